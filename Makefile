@@ -29,6 +29,7 @@ lint: $(INSTALLED) $(GENERATED) ## ruff, formatting, layers, buf
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-timing
 	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code proto
 
 .PHONY: types
 types: $(INSTALLED) $(GENERATED) ## mypy, strict
@@ -42,6 +43,7 @@ test-unit: $(INSTALLED) $(GENERATED) ## pytest (ARGS='tests/gateway -k json')
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/buf format --write proto
 
 .PHONY: proto
 proto: $(GENERATED) ## generate code from proto/ into gen/, if stale
@@ -69,11 +71,13 @@ $(INSTALLED): pyproject.toml
 	done; \
 	echo "natsmesh needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true). Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,services]'
+	@mkdir -p $(VENV)/protos/google
+	@packages="$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
+	  ln -sfn "$$packages/google/api" $(VENV)/protos/google/api && ln -sfn "$$packages/google/rpc" $(VENV)/protos/google/rpc
 	@touch $@
 
 # Written beside gen/ and swapped in, so that a mistake in a .proto leaves the previous code alone.
 $(GENERATED): $(INSTALLED) $(PROTOS)
 	@rm -rf gen.new && mkdir gen.new
-	$(PY) -m grpc_tools.protoc -Iproto -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-	  --python_out=gen.new --pyi_out=gen.new --grpc_python_out=gen.new $(filter %.proto,$(PROTOS))
+	$(PY) -m grpc_tools.protoc -Iproto -I$(VENV)/protos --python_out=gen.new --pyi_out=gen.new --grpc_python_out=gen.new $(filter %.proto,$(PROTOS))
 	@touch gen.new/.generated && rm -rf gen && mv gen.new gen
