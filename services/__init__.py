@@ -1,0 +1,1 @@
+"""Reference services: plain grpc.aio servicers, served by natsmesh."""
