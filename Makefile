@@ -27,7 +27,7 @@ test: lint types test-unit ## everything that must pass: lint, types, tests
 lint: $(INSTALLED) $(GENERATED) ## ruff, formatting, layers, buf
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 
@@ -79,5 +79,6 @@ $(INSTALLED): pyproject.toml
 # Written beside gen/ and swapped in, so that a mistake in a .proto leaves the previous code alone.
 $(GENERATED): $(INSTALLED) $(PROTOS)
 	@rm -rf gen.new && mkdir gen.new
-	$(PY) -m grpc_tools.protoc -Iproto -I$(VENV)/protos --python_out=gen.new --pyi_out=gen.new --grpc_python_out=gen.new $(filter %.proto,$(PROTOS))
+	$(PY) -m grpc_tools.protoc -Iproto -I$(VENV)/protos --python_out=gen.new --pyi_out=gen.new --grpc_python_out=gen.new \
+	  --plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet,generate_concrete_servicer_stubs:gen.new $(filter %.proto,$(PROTOS))
 	@touch gen.new/.generated && rm -rf gen && mv gen.new gen
