@@ -282,7 +282,7 @@ jetstream {{
         with contextlib.suppress(OSError, ValueError):
             port = self.port or _bound_port(self._run_dir, self._process.pid)
             # Another server on this port would answer as well: the name tells them apart.
-            if port and (info := read_info(self.host, port)) and info.get("server_name") == self._name:
+            if port and (info := read_info(self.host, port, 0.2)) and info.get("server_name") == self._name:
                 self.port = port
                 return True
         if time.monotonic() > limit:
@@ -334,9 +334,7 @@ def _lock(store_dir: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise BrokerError(
-            f"another broker stores its data in {store_dir}: stop it, or choose another folder"
-        ) from error
+        raise BrokerError(f"another broker stores its data in {store_dir}: stop it, or choose another folder") from None
     return descriptor
 
 
@@ -357,7 +355,7 @@ def _taken(host: str, port: int) -> PortTakenError | None:
                 return None
             is_nats = False
             with contextlib.suppress(OSError):
-                is_nats = read_info(host, port) is not None
+                is_nats = read_info(host, port, 0.5) is not None
             return PortTakenError(host, port, is_nats=is_nats)
     return None
 

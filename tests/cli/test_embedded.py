@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from rpc.embedded import MAX_PAYLOAD, Broker, BrokerError, PortTakenError, read_info
 
 
-def until(condition, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not happen in time"
@@ -90,7 +91,7 @@ def test_one_store_is_for_one_broker(tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_the_configuration_is_shown_as_the_server_says_it() -> None:
-    with pytest.raises(BrokerError, match="exit code 1.*\n.*Parse error on line"):
+    with pytest.raises(BrokerError, match=r"exit code 1.*\n.*Parse error on line"):
         Broker(port=0, config="accounts {").start()
 
 
