@@ -15,8 +15,7 @@ from thumbnail.v1 import thumbnail_pb2, thumbnail_pb2_grpc
 
 MAX_SIDE = 4096
 MAX_PIXELS = 64_000_000  # what cameras and phones make; as PNG with transparency, 256 MB once decoded
-MAX_PIXELS_AT_ONCE = 2 * MAX_PIXELS  # over all calls of one Thumbnailer
-MAX_WAIT = 30.0  # seconds that a call without a deadline waits for its turn
+MAX_PIXELS_AT_ONCE = 2 * MAX_PIXELS
 
 _SAVE_OPTIONS = {"JPEG": {"quality": 85}, "PNG": {}, "WEBP": {"quality": 80}}
 
@@ -46,17 +45,21 @@ class RefusedError(ValueError):
 class Thumbnailer(thumbnail_pb2_grpc.ThumbnailerServicer):
     """Makes thumbnails, in the server's thread pool: its handler is a plain function."""
 
-    def __init__(self) -> None:
-        self._memory = PixelBudget(MAX_PIXELS_AT_ONCE)
+    def __init__(self, pixels_at_once: int = MAX_PIXELS_AT_ONCE, max_wait: float = 30.0) -> None:
+        """Bounds the memory of all calls together; a call waits at most `max_wait` seconds for its share."""
+        self._memory = PixelBudget(pixels_at_once)
+        self._max_wait = max_wait
 
     def CreateThumbnail(
         self, request: thumbnail_pb2.CreateThumbnailRequest, context: grpc.ServicerContext
     ) -> httpbody_pb2.HttpBody:
+        remaining = context.time_remaining()
+        wait = self._max_wait if remaining is None else min(remaining, self._max_wait)
         try:
             width = check_side("width", request.width)
             height = check_side("height", request.height) if request.HasField("height") else MAX_SIDE
             image = open_image(request.image.data)
-            with self._memory.reserve(image.width * image.height, context.time_remaining()):
+            with self._memory.reserve(image.width * image.height, wait):
                 data = shrink(image, width, height)
         except RefusedError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -143,11 +146,10 @@ class PixelBudget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def reserve(self, pixels: int, timeout: float | None) -> Iterator[None]:
+    def reserve(self, pixels: int, timeout: float) -> Iterator[None]:
         """Waits until so many pixels are free, and holds them. Raises TimeoutError after `timeout` seconds."""
-        wait = MAX_WAIT if timeout is None else min(timeout, MAX_WAIT)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= pixels, wait):
+            if not self._changed.wait_for(lambda: self._free >= pixels, timeout):
                 raise TimeoutError
             self._free -= pixels
         try:
