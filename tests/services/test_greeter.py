@@ -2,8 +2,8 @@
 
 import grpc
 import pytest
-from greeter.v1 import greeter_pb2, greeter_pb2_grpc
 
+from greeter.v1 import greeter_pb2, greeter_pb2_grpc
 from services.greeter import Greeter
 
 SERVICES = [(greeter_pb2_grpc.add_GreeterServicer_to_server, Greeter)]

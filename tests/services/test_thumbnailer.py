@@ -5,10 +5,10 @@ import asyncio
 import grpc
 import pytest
 from google.api import httpbody_pb2
-from thumbnail.v1 import thumbnail_pb2, thumbnail_pb2_grpc
 
 from services import thumbnails
 from tests.services import images
+from thumbnail.v1 import thumbnail_pb2, thumbnail_pb2_grpc
 
 SERVICES = [(thumbnail_pb2_grpc.add_ThumbnailerServicer_to_server, thumbnails.Thumbnailer)]
 
