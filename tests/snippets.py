@@ -21,7 +21,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Snippet:
-    """One fenced block: its language, kind (see KINDS), path (for files), text, and what it is to print, if that is said."""
+    """One fenced block. `kind` is one of KINDS, `path` stands for files, `output` is what it is to print."""
 
     line: int
     language: str
