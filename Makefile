@@ -49,8 +49,12 @@ format: $(INSTALLED) ## format the code and apply safe fixes
 proto: $(GENERATED) ## generate code from proto/ into gen/, if stale
 
 .PHONY: bench
-bench: $(INSTALLED) $(GENERATED) ## measure against the floor and the peers; writes a table and a plot
+bench: $(VENV)/.bench $(GENERATED) ## measure against the floor and the peers; writes a table and a plot (ARGS=--quick)
 	$(PY) -m benchmarks $(ARGS)
+
+$(VENV)/.bench: $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the wheel and the source distribution into dist/
