@@ -1,0 +1,248 @@
+"""What a servicer's method sees of its call: the ``context`` argument, in the shapes of grpc.aio and of grpc.
+
+``ServicerContext`` is for coroutine methods, ``SyncServicerContext`` for plain functions, which run in the thread pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+from grpc import aio
+
+from rpc.call import Call
+from rpc.metadata import Metadata, MetadataValue, normalize
+from rpc.status import StatusCode, StatusError
+
+logger = logging.getLogger(__name__)
+
+
+class Aborted(StatusError, aio.AbortError):  # type: ignore[misc]  # both derive from Exception
+    """Raised by ``context.abort``: ends the handler; the status counts even when somebody swallows the exception."""
+
+
+class ServicerContext(aio.ServicerContext[Any, Any]):
+    """The context of one call that is being served. Source of the semantics: grpc.aio.ServicerContext."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._code: StatusCode | None = None
+        self._details = ""
+        self._initial_sent = False
+        self._done = False
+        self._callbacks: list[Callable[[ServicerContext], None]] | None = None
+        self.aborted: Aborted | None = None
+
+    # ------------------------------------------------------------------------------------------- what came in
+
+    def invocation_metadata(self) -> Metadata:
+        """Return the caller's metadata: pairs of key and value, bytes for ``-bin`` keys."""
+        return self._call.metadata
+
+    def peer(self) -> str:
+        """Return who calls: ``nats:`` and the reply subject, which is unique to the calling connection and call."""
+        return f"nats:{self._call.peer}"
+
+    def peer_identities(self) -> None:
+        """Return None: NATS authenticates connections to the broker, not callers to back-ends."""
+
+    def peer_identity_key(self) -> None:
+        """Return None, see ``peer_identities``."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return an empty mapping, see ``peer_identities``."""
+        return {}
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, at least 0, or None when the call has none."""
+        if self._call.deadline is None:
+            return None
+        return max(0.0, self._call.deadline - asyncio.get_running_loop().time())
+
+    # ------------------------------------------------------------------------------------------- what goes out
+
+    async def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
+        """Set the initial metadata; once only. A unary call carries it in its reply."""
+        self.set_initial_metadata(initial_metadata)
+
+    def set_initial_metadata(self, metadata: Iterable[tuple[str, MetadataValue]]) -> None:
+        """Do what ``send_initial_metadata`` does, from code that cannot await."""
+        if self._initial_sent:
+            raise RuntimeError("Send initial metadata failed: already sent")
+        self._initial_sent = True
+        self._call.initial_metadata = normalize(metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
+        """Set the metadata that is sent with the status."""
+        self._call.trailing_metadata = normalize(trailing_metadata)
+
+    def trailing_metadata(self) -> Metadata:
+        """Return what ``set_trailing_metadata`` was given."""
+        return self._call.trailing_metadata
+
+    def set_code(self, code: StatusCode) -> None:
+        """Set the status that the call ends with when the handler returns."""
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        """Set the text of the status."""
+        self._details = details
+
+    def code(self) -> StatusCode | None:
+        """Return what ``set_code`` was given, or None."""
+        return self._code
+
+    def details(self) -> str:
+        """Return what ``set_details`` was given."""
+        return self._details
+
+    async def abort(
+        self, code: StatusCode, details: str = "", trailing_metadata: Iterable[tuple[str, MetadataValue]] = ()
+    ) -> NoReturn:
+        """End the call with a status that is not OK, by raising."""
+        self.abort_now(code, details, trailing_metadata)
+
+    def abort_now(
+        self, code: StatusCode, details: str = "", trailing_metadata: Iterable[tuple[str, MetadataValue]] = ()
+    ) -> NoReturn:
+        """Do what ``abort`` does, from code that cannot await."""
+        if self.aborted is not None:
+            raise aio.UsageError("Abort already called!")
+        if code is StatusCode.OK:
+            logger.error("context.abort() was called with OK; the caller is told UNKNOWN")
+            code, details = StatusCode.UNKNOWN, ""
+        if trailing_metadata:
+            self._call.trailing_metadata = normalize(trailing_metadata)
+        self._code, self._details = code, details
+        self.aborted = Aborted(code, details)
+        raise self.aborted
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """End the call with a ``grpc.Status``, for example a rich one from ``grpc_status.rpc_status.to_status``."""
+        self.abort_now(status.code, status.details, status.trailing_metadata)
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Do nothing: messages are not compressed."""
+
+    def disable_next_message_compression(self) -> None:
+        """Do nothing: messages are not compressed."""
+
+    async def read(self) -> Any:
+        """Raise: a unary call has no stream to read."""
+        raise aio.UsageError("a unary call has no request stream")
+
+    async def write(self, message: Any) -> None:
+        """Raise: a unary call has no stream to write."""
+        raise aio.UsageError("a unary call has no response stream")
+
+    # --------------------------------------------------------------------------------------------- how it ends
+
+    def add_done_callback(self, callback: Callable[[ServicerContext], None]) -> None:
+        """Call ``callback(context)`` when the call is over, however it ended."""
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        """Return True when the caller cancelled, or the deadline passed."""
+        return self._call.cancelled is not None
+
+    def done(self) -> bool:
+        """Return True when the call is over."""
+        return self._done or self._call.cancelled is not None
+
+    def cancel(self) -> bool:
+        """End the call with CANCELLED."""
+        return self._call.cancel()
+
+    def finish(self) -> None:
+        """Mark the call as over and run the callbacks; called by the dispatcher."""
+        self._done = True
+        if self._callbacks is not None:
+            for callback in self._callbacks:
+                try:
+                    callback(self)
+                except Exception:
+                    logger.exception("a done callback of %s raised", self._call.info.full_name)
+
+    def raise_for_status(self) -> None:
+        """Raise what the handler set instead of OK, if it did."""
+        if self.aborted is not None:
+            raise self.aborted
+        if self._code is not None and self._code is not StatusCode.OK:
+            raise StatusError(self._code, self._details)
+
+
+class SyncServicerContext(grpc.ServicerContext):
+    """The context of a plain (not ``async``) method: the same call, seen from a thread of the pool."""
+
+    def __init__(self, context: ServicerContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+
+    def invocation_metadata(self) -> Metadata:
+        return self._context.invocation_metadata()
+
+    def peer(self) -> str:
+        return self._context.peer()
+
+    def peer_identities(self) -> None:
+        return self._context.peer_identities()
+
+    def peer_identity_key(self) -> None:
+        return self._context.peer_identity_key()
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return self._context.auth_context()
+
+    def time_remaining(self) -> float | None:
+        deadline = self._context._call.deadline  # noqa: SLF001 - the two contexts are one
+        return None if deadline is None else max(0.0, deadline - self._loop.time())
+
+    def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
+        self._context.set_initial_metadata(initial_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
+        self._context.set_trailing_metadata(trailing_metadata)
+
+    def trailing_metadata(self) -> Metadata:
+        return self._context.trailing_metadata()
+
+    def set_code(self, code: StatusCode) -> None:
+        self._context.set_code(code)
+
+    def set_details(self, details: str) -> None:
+        self._context.set_details(details)
+
+    def code(self) -> StatusCode | None:
+        return self._context.code()
+
+    def details(self) -> str:
+        return self._context.details()
+
+    def abort(self, code: StatusCode, details: str) -> NoReturn:
+        self._context.abort_now(code, details)
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self._context.abort_now(status.code, status.details, status.trailing_metadata)
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        self._context.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        self._context.disable_next_message_compression()
+
+    def is_active(self) -> bool:
+        return not self._context.done()
+
+    def cancel(self) -> None:
+        self._loop.call_soon_threadsafe(self._context.cancel)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        if self._context.done():
+            return False
+        self._context.add_done_callback(lambda _context: callback())
+        return True

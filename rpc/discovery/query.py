@@ -1,0 +1,113 @@
+"""Questions to the mesh: who is there (ADR-32), and what a schema says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import Any, Literal
+
+from rpc.discovery.schema import MAX_SCHEMA_BYTES, digest_of
+from rpc.subjects import Subjects, check_name, srv_name
+from rpc.transport.base import Connection, Message
+
+MAX_REPLIES = 10_000
+"""Replies that one question collects; a mesh of thousands of instances fits, an endless talker does not."""
+
+
+def new_inbox(connection: Connection) -> str:
+    """Return a reply subject for one question (a level below the inbox of calls, so that the two never mix)."""
+    return f"{connection.inbox}.q.{secrets.token_hex(6)}"
+
+
+async def discover(
+    connection: Connection,
+    kind: Literal["ping", "info", "stats"] = "info",
+    service: str | None = None,
+    instance: str | None = None,
+    *,
+    wait: float = 0.3,
+    longest: float = 3.0,
+) -> list[dict[str, Any]]:
+    """Return the ADR-32 replies of all instances, of one service (full name), or of one instance, sorted by name and id.
+
+    Waits until no reply has come for ``wait`` seconds, ``longest`` seconds at most. Replies that are not ADR-32 objects
+    are passed over. Raises ``ConnectionError`` when the bus is away, ``ValueError`` for a malformed name.
+    """
+    subject = f"$SRV.{kind.upper()}"
+    if service is not None:
+        subject += f".{srv_name(service)}"
+        if instance is not None:
+            subject += f".{check_name(instance)}"
+    replies: list[dict[str, Any]] = []
+    arrived = asyncio.Event()
+
+    def receive(message: Message) -> None:
+        reply = parse_reply(message, kind)
+        if reply is not None and len(replies) < MAX_REPLIES:
+            replies.append(reply)
+        if reply is not None or message.headers is not None:
+            arrived.set()
+
+    inbox = new_inbox(connection)
+    subscription = await connection.subscribe(inbox, receive)
+    try:
+        await connection.publish(subject, b"", reply=inbox)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + longest
+        while (left := min(wait, end - loop.time())) > 0:
+            arrived.clear()
+            try:
+                await asyncio.wait_for(arrived.wait(), left)
+            except TimeoutError:
+                break
+            if not replies:
+                break  # "No responders": nobody is there at all.
+    finally:
+        await subscription.unsubscribe()
+    return sorted(replies, key=lambda reply: (reply["name"], reply["id"]))
+
+
+def parse_reply(message: Message, kind: str) -> dict[str, Any] | None:
+    """Return an ADR-32 reply of this kind as an object, or None when the message is not one."""
+    try:
+        reply = json.loads(message.data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(reply, dict) or reply.get("type") != f"io.nats.micro.v1.{kind}_response":
+        return None
+    if not all(isinstance(reply.get(key), str) for key in ("name", "id", "version")):
+        return None
+    if not isinstance(reply.setdefault("metadata", {}), dict):
+        return None
+    return reply
+
+
+async def fetch_schema(
+    connection: Connection, digest: str, *, subjects: Subjects | None = None, timeout: float = 2.0
+) -> bytes:
+    """Return the FileDescriptorSet with this SHA-256.
+
+    Raises ``LookupError`` when no instance serves it, ``TimeoutError`` when none answers, ``ValueError`` when the answer is
+    too large or is not what was asked for.
+    """
+    inbox = new_inbox(connection)
+    answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def receive(message: Message) -> None:
+        if not answer.done():
+            answer.set_result(message)
+
+    subscription = await connection.subscribe(inbox, receive)
+    try:
+        await connection.publish((subjects or Subjects()).schema(digest), b"", reply=inbox)
+        message = await asyncio.wait_for(answer, timeout)
+    finally:
+        await subscription.unsubscribe()
+    if message.headers is not None:
+        raise LookupError(f"no instance serves the schema {digest[:12]}")
+    if len(message.data) > MAX_SCHEMA_BYTES:
+        raise ValueError(f"the schema {digest[:12]} is larger than {MAX_SCHEMA_BYTES} bytes")
+    if digest_of(message.data) != digest:
+        raise ValueError(f"the answer to {digest[:12]} has another digest")
+    return message.data

@@ -1,0 +1,104 @@
+"""gRPC metadata: its rules, and its form as NATS headers.
+
+Keys are lower case; values are printable ASCII, or bytes when the key ends in ``-bin`` (base64 on the wire). Keys that
+start with ``grpc-``, ``mesh-`` or ``nats-`` are the protocol's own: they can be neither sent nor seen by applications.
+Source: gRPC over HTTP/2, "Custom-Metadata"; docs/wire-protocol.md, "Metadata".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+MetadataValue: TypeAlias = str | bytes
+Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]
+
+MAX_METADATA_BYTES = 16 * 1024
+"""What names and values of one direction may add up to; gRPC's default is 8 KiB soft, 16 KiB hard."""
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+"""The one ``grpc-`` key that applications may set: a serialized google.rpc.Status (rich errors)."""
+
+_KEY = re.compile(r"[0-9a-z_.-]+\Z")
+_VALUE = re.compile(r"[\x20-\x7e]*\Z")
+_RESERVED = ("grpc-", "mesh-", "nats-")
+_DUPLICATE = "mesh-dup-"
+_TRAILER = "mesh-trailer-"
+
+
+def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
+    """Check metadata given by an application and return it as a tuple of pairs.
+
+    Raises ``ValueError`` for what gRPC forbids: upper-case or odd keys, reserved keys, text that is not printable ASCII,
+    bytes under a key without ``-bin``, more than ``MAX_METADATA_BYTES`` in all.
+    """
+    if not pairs:
+        return ()
+    result: list[tuple[str, MetadataValue]] = []
+    total = 0
+    for key, value in pairs:
+        if not isinstance(key, str) or not _KEY.match(key):
+            msg = f"metadata key {key!r} is malformed: only lower-case letters, digits, '_', '-' and '.' are allowed"
+            raise ValueError(msg)
+        if key.startswith(_RESERVED) and key != STATUS_DETAILS_KEY:
+            msg = f"metadata key {key!r} is reserved: keys that start with {', '.join(_RESERVED)} belong to the protocol"
+            raise ValueError(msg)
+        if key.endswith("-bin"):
+            if not isinstance(value, bytes):
+                msg = f"metadata value of {key!r} must be bytes, because the key ends in '-bin'"
+                raise ValueError(msg)  # noqa: TRY004 - grpc.aio's users catch ValueError here
+        elif not isinstance(value, str) or not _VALUE.match(value):
+            msg = f"metadata value of {key!r} must be printable ASCII text (use a key that ends in '-bin' for bytes)"
+            raise ValueError(msg)
+        total += len(key) + len(value)
+        result.append((key, value))
+    if total > MAX_METADATA_BYTES:
+        msg = f"metadata of {total} bytes is over the limit of {MAX_METADATA_BYTES}"
+        raise ValueError(msg)
+    return tuple(result)
+
+
+def write_headers(headers: dict[str, str], metadata: Metadata, *, trailing: bool = False) -> None:
+    """Add metadata to the headers of a message; the second and further values of a key get a numbered name."""
+    for key, value in metadata:
+        text = value if isinstance(value, str) else base64.b64encode(value).decode("ascii")
+        name = _TRAILER + key if trailing else key
+        if name in headers:
+            number = 1
+            while (numbered := f"{_DUPLICATE}{number}-{name}") in headers:
+                number += 1
+            name = numbered
+        headers[name] = text
+
+
+def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
+    """Return the (initial, trailing) metadata that the headers of a message carry.
+
+    Headers that are not metadata are passed over: the protocol's own, NATS's own, and names that gRPC forbids.
+    """
+    initial: list[tuple[str, MetadataValue]] = []
+    trailing: list[tuple[str, MetadataValue]] = []
+    for header, value in headers.items():
+        name = header
+        if name.startswith(_DUPLICATE):
+            number, _, name = name[len(_DUPLICATE) :].partition("-")
+            if not number.isdigit():
+                continue
+        target = initial
+        if name.startswith(_TRAILER):
+            target, name = trailing, name[len(_TRAILER) :]
+        if not _KEY.match(name) or (name.startswith(_RESERVED) and name != STATUS_DETAILS_KEY):
+            continue
+        if name.endswith("-bin"):
+            for part in value.split(","):
+                try:
+                    decoded = base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4), validate=True)
+                except (binascii.Error, ValueError):
+                    continue
+                target.append((name, decoded))
+        else:
+            target.append((name, value))
+    return tuple(initial), tuple(trailing)

@@ -1,0 +1,106 @@
+"""Sending a call again: always when it was never started, and when the method's ``.proto`` says that repeating is safe.
+
+- A refusal ("never started": queue full, draining) is sent again at once, then with growing pauses, until the deadline.
+- "No responders" and "not connected" end the call at once, unless the caller chose ``wait_for_ready``.
+- UNAVAILABLE of a call that may have run is sent again only for IDEMPOTENT and NO_SIDE_EFFECTS methods.
+
+A retry budget, as in tower and linkerd, keeps retries from multiplying an overload: each first attempt earns a fraction of
+a retry, and without credit the refusal is the answer. Source of the rules: gRPC A6 (transparent retries, wait-for-ready).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from rpc.method import IdempotencyLevel
+from rpc.status import Refusal, StatusCode, StatusError
+
+if TYPE_CHECKING:
+    from rpc.call import Call, Handler
+
+FIRST_PAUSE = 0.001
+LONGEST_PAUSE = 0.25
+MAX_REFUSED_SECONDS = 5.0
+"""How long a call without a deadline is offered again and again."""
+
+MAX_ATTEMPTS = 3
+"""Attempts of an idempotent call that may have run; gRPC's service config allows 5 at most."""
+
+BUDGET_RATIO = 2.0
+"""Retries that each call earns: with it, the work of refusing stays below the work of serving."""
+
+BUDGET_LIMIT = 1000.0
+"""Retries that can be saved up."""
+
+_WAITS_FOR_READY = frozenset({"no-responders", "not-connected"})
+
+
+class Retry:
+    """The client's retry policy, with the budget that all calls of a channel share."""
+
+    def __init__(self) -> None:
+        self._budget = BUDGET_LIMIT
+
+    async def __call__(self, call: Call, handler: Handler) -> None:
+        """Pass the call on; most calls never come back here."""
+        if self._budget < BUDGET_LIMIT:
+            self._budget += BUDGET_RATIO
+        try:
+            await handler(call)
+        except StatusError as error:
+            if error.code is not StatusCode.UNAVAILABLE or call.cancelled is not None:
+                raise
+            await self._again(call, handler, error)
+
+    async def _again(self, call: Call, handler: Handler, error: StatusError) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + MAX_REFUSED_SECONDS
+        pause = 0.0
+        runs = 0
+        while True:
+            if isinstance(error, Refusal):
+                if error.reason in _WAITS_FOR_READY:
+                    if not call.wait_for_ready:
+                        raise error
+                elif self._budget < 1 or (call.deadline is None and loop.time() > give_up):
+                    raise error
+                else:
+                    self._budget -= 1
+            else:
+                runs += 1
+                if runs >= MAX_ATTEMPTS or call.info.idempotency is IdempotencyLevel.UNKNOWN or self._budget < 1:
+                    raise error
+                self._budget -= 1
+            await self._pause(call, pause)
+            pause = min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
+            call.attempt += 1
+            try:
+                await handler(call)
+            except StatusError as next_error:
+                if next_error.code is not StatusCode.UNAVAILABLE or call.cancelled is not None:
+                    raise
+                error = next_error
+            else:
+                return
+
+    @staticmethod
+    async def _pause(call: Call, seconds: float) -> None:
+        """Sleep with jitter; a cancellation or the deadline ends it. Raises the reason."""
+        if not seconds:
+            return
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def stop(error: StatusError) -> None:
+            if not over.done():
+                over.set_exception(error)
+
+        call.on_cancel(stop)
+        timer = loop.call_later(seconds * random.uniform(0.5, 1.5), lambda: over.done() or over.set_result(None))  # noqa: S311
+        try:
+            await over
+        finally:
+            timer.cancel()
+            call.on_cancel(None)

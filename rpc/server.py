@@ -1,0 +1,233 @@
+"""``rpc.Server``: the shape of ``grpc.aio.Server``, without a port.
+
+What generated code registers is served to whoever calls ``rpc.<package.Service>.<Method>`` on the bus. A second process
+that does the same is a second back-end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from rpc import telemetry
+from rpc.call import Handler
+from rpc.discovery.responder import Responder, ServedService, check_version
+from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
+from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
+from rpc.method import MethodInfo
+from rpc.policy import server_stack
+from rpc.policy.limits import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, ConcurrencyLimit
+from rpc.stats import Stats
+from rpc.subjects import Subjects
+from rpc.transport.base import Connection
+from rpc.transport.server import ServerTransport
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT = 10.0
+"""Seconds that the broker may take to stop the delivery of calls when a server stops."""
+
+
+class Server(aio.Server):
+    """Serves servicers over NATS. Source of the semantics: ``grpc.aio.Server``."""
+
+    def __init__(
+        self,
+        target: str | Connection | None = None,
+        *,
+        migration_thread_pool: Executor | None = None,
+        handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] | None = None,
+        interceptors: Sequence[aio.ServerInterceptor] | None = None,
+        options: object = None,  # noqa: ARG002 - options of HTTP/2, which is not here
+        maximum_concurrent_rpcs: int | None = None,
+        compression: grpc.Compression | None = None,  # noqa: ARG002 - messages are not compressed
+        maximum_queued_rpcs: int = DEFAULT_QUEUE,
+        version: str = "0.0.0",
+        prefix: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """The first keyword arguments are those of ``grpc.aio.server``.
+
+        ``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
+        ``migration_thread_pool`` runs methods that are plain functions.
+        ``maximum_concurrent_rpcs`` run at once, ``maximum_queued_rpcs`` more wait; what comes beyond is refused.
+        ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes.
+        """
+        from rpc.connect import as_connection  # noqa: PLC0415 - nats-py is imported only where a connection is made
+
+        self._connection, self._owns_connection = as_connection(target)
+        self._executor = migration_thread_pool
+        self._interceptors = tuple(interceptors or ())
+        for interceptor in self._interceptors:
+            if not isinstance(interceptor, aio.ServerInterceptor):
+                raise TypeError(f"{interceptor!r} is not a grpc.aio.ServerInterceptor")
+        self._version = check_version(version)
+        self._metadata = dict(metadata or {})
+        self._subjects = Subjects(prefix)
+        self._limit = ConcurrencyLimit(maximum_concurrent_rpcs or DEFAULT_CONCURRENCY, maximum_queued_rpcs)
+        self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
+        self._registered: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        self._service_names: dict[str, None] = {}
+        self.stats = Stats("server")
+        """Numbers of the calls that were served, by method."""
+        self.instance = secrets.token_hex(8)
+        """Id of this server on the mesh."""
+        self._transport: ServerTransport | None = None
+        self._responder: Responder | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        if handlers:
+            self.add_generic_rpc_handlers(handlers)
+
+    # -------------------------------------------------------------------------------------------- registration
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        """Serve what these handlers give. Each must name its service (``grpc.ServiceRpcHandler``): it is the subject."""
+        self._check_not_started()
+        for handler in generic_rpc_handlers:
+            name = getattr(handler, "service_name", None)
+            if name is None:
+                raise ValueError(
+                    f"{handler!r} does not name a service: a server without a port must know what to subscribe to; "
+                    "use grpc.method_handlers_generic_handler(service, handlers)"
+                )
+            self._generic.append(handler)
+            self._service_names[name()] = None
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Serve these methods of a service; generated code calls it."""
+        self._check_not_started()
+        self._registered.setdefault(service_name, {}).update(method_handlers)
+        self._service_names[service_name] = None
+
+    def add_insecure_port(self, address: str) -> int:
+        """Do nothing but say so: there are no ports here. Returns the port that was asked for, 0 if none was."""
+        logger.info("no port is opened for %s: this server is reached over NATS", address)
+        port = address.rpartition(":")[2]
+        return int(port) if port.isascii() and port.isdigit() else 0
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Do nothing, see ``add_insecure_port``: the connection to NATS is what is secured."""
+        return self.add_insecure_port(address)
+
+    def _check_not_started(self) -> None:
+        if self._transport is not None:
+            raise RuntimeError("handlers must be added before the server is started")
+
+    # --------------------------------------------------------------------------------------------------- start
+
+    async def start(self) -> None:
+        """Connect, subscribe, announce. Raises ``ConnectionError`` when NATS cannot be reached."""
+        self._check_not_started()
+        if not self._service_names:
+            raise RuntimeError("nothing to serve: call add_<Service>Servicer_to_server(servicer, server) first")
+        limit = self._limit
+        transport = ServerTransport(
+            self._connection, self._subjects, self.instance, max_tasks=limit.limit + limit.queue
+        )
+        services = [self._describe(name) for name in self._service_names]
+        for service in services:
+            transport.add(service.name, self._lookup(service))
+        self._transport = transport
+        self._responder = Responder(self._connection, self._subjects, self.instance, services, self.stats, self._load)
+        try:
+            await self._connection.connect()
+            await transport.start()
+            await self._responder.start()
+            await self._connection.flush()
+        except BaseException:
+            self._transport = None
+            raise
+        await self._responder.announce("up")
+
+    def _load(self) -> Mapping[str, int]:
+        return {"running": self._limit.running, "waiting": self._limit.waiting, "limit": self._limit.limit}
+
+    def _describe(self, name: str) -> ServedService:
+        descriptor = find_service(name)
+        if descriptor is None:
+            logger.warning("no descriptor of %s is loaded: gateways cannot learn its methods", name)
+            known = {method: MethodInfo(name, method) for method in self._registered.get(name, {})}
+            return ServedService(name, self._version, known, metadata=self._metadata)
+        schema = schema_of(descriptor)
+        methods = methods_of(descriptor)
+        for info in methods.values():
+            self.stats.method(info)
+        return ServedService(name, self._version, methods, schema, digest_of(schema), metadata=self._metadata)
+
+    def _lookup(self, service: ServedService) -> Any:
+        measure, trace = self.stats.interceptor(), telemetry.server_interceptor()
+
+        def stack(handler: Handler) -> Handler:
+            return server_stack(handler, measure=measure, trace=trace, limit=self._limit)
+
+        def lookup(method: str) -> tuple[MethodInfo, Handler] | None:
+            info = service.methods.get(method) or MethodInfo(service.name, method)
+            if self._interceptors:
+                return info, stack(intercepted(self._resolve, self._interceptors, info, self._executor))
+            found = self._resolve(HandlerCallDetails(info.path, ()))
+            return None if found is None else (info, stack(method_handler(found, info, self._executor)))
+
+        return lookup
+
+    def _resolve(self, details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        info = MethodInfo.from_path(details.method)
+        found = self._registered.get(info.service, {}).get(info.name)
+        if found is not None:
+            return found
+        generic: grpc.RpcMethodHandler[Any, Any] | None = first_match(self._generic, details)
+        return generic
+
+    # ---------------------------------------------------------------------------------------------------- stop
+
+    async def stop(self, grace: float | None) -> None:
+        """Stop taking calls at once, without losing one; let those that run end within ``grace`` seconds.
+
+        After it, and at once for None, they are cancelled and their callers told UNAVAILABLE.
+        """
+        if self._transport is None:
+            self._stopped.set()
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(self._transport, grace), name="natsmesh-server-stop")
+        elif grace is None:
+            await self._transport.abort_all()
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, transport: ServerTransport, grace: float | None) -> None:
+        assert self._responder is not None  # noqa: S101 - start() made both
+        try:
+            await self._responder.announce("draining")
+            try:
+                await asyncio.wait_for(transport.drain(), DRAIN_TIMEOUT)
+            except TimeoutError:
+                logger.warning("the broker did not confirm the end of the subscriptions within %g s", DRAIN_TIMEOUT)
+            if grace is not None and not await transport.wait_idle(grace):
+                logger.warning("%d calls were still running after the grace of %g s", transport.in_flight, grace)
+            await transport.abort_all()
+            await self._responder.announce("down")
+            await self._responder.close()
+            await transport.close()
+            if self._owns_connection:
+                await self._connection.close()
+            elif self._connection.is_connected:
+                await self._connection.flush()
+        finally:
+            self._stopped.set()
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped. Returns True when ``timeout`` seconds went by before, as grpc.aio does."""
+        try:
+            await asyncio.wait_for(self._stopped.wait(), timeout)
+        except TimeoutError:
+            return True
+        return False

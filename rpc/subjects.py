@@ -1,0 +1,70 @@
+"""Every NATS subject of the mesh is built here, from descriptors and ids of our own, never from request data."""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+QUEUE_GROUP = "q"
+"""The queue group that all back-ends of a service join (the default of ADR-32)."""
+
+
+def check_name(name: str) -> str:
+    """Return a dotted name (``pkg.Service``, a prefix) if each of its tokens may stand in a subject.
+
+    Raises ``ValueError`` otherwise: a name with a space, a wildcard or a line end must never reach the protocol.
+    """
+    for token in name.split("."):
+        if not _TOKEN.match(token):
+            msg = f"{name!r} cannot be part of a NATS subject: each token must match [A-Za-z0-9_-]+"
+            raise ValueError(msg)
+    return name
+
+
+class Subjects:
+    """The subjects of one mesh. ``prefix`` separates meshes that share a NATS account; empty by default."""
+
+    __slots__ = ("announcements", "prefix")
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = f"{check_name(prefix)}." if prefix else ""
+        self.announcements = f"{self.prefix}mesh.announce.*"
+        """Subscribed by those who follow the mesh live."""
+
+    def method(self, service: str, method: str) -> str:
+        """``rpc.<package.Service>.<Method>``: a call, taken by one member of the queue group."""
+        return f"{self.prefix}rpc.{check_name(service)}.{check_name(method)}"
+
+    def service(self, service: str) -> str:
+        """``rpc.<package.Service>.*``: what a back-end subscribes to."""
+        return f"{self.prefix}rpc.{check_name(service)}.*"
+
+    def instance(self, instance: str) -> str:
+        """``inst.<instance>.>``: what is meant for this instance alone."""
+        return f"{self.prefix}inst.{check_name(instance)}.>"
+
+    def instance_method(self, instance: str, service: str, method: str) -> str:
+        """``inst.<instance>.rpc.<package.Service>.<Method>``: a call to one chosen instance."""
+        return f"{self.prefix}inst.{check_name(instance)}.rpc.{check_name(service)}.{check_name(method)}"
+
+    def cancel(self, instance: str) -> str:
+        """``inst.<instance>.cancel``: ends a call that this instance accepted."""
+        return f"{self.prefix}inst.{check_name(instance)}.cancel"
+
+    def probe(self, instance: str) -> str:
+        """``inst.<instance>.probe``: answered while the instance lives."""
+        return f"{self.prefix}inst.{check_name(instance)}.probe"
+
+    def schema(self, digest: str) -> str:
+        """``schema.<sha256>``: asks for a FileDescriptorSet by its digest."""
+        return f"{self.prefix}schema.{check_name(digest)}"
+
+    def announcement(self, event: str) -> str:
+        """``mesh.announce.<up|draining|down>``: an instance says what became of it."""
+        return f"{self.prefix}mesh.announce.{check_name(event)}"
+
+
+def srv_name(service: str) -> str:
+    """Return the ADR-32 name of a service: no dots are allowed there, so they become ``_``."""
+    return check_name(service).replace(".", "_")

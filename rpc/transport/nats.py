@@ -1,0 +1,381 @@
+"""The connection to a real NATS server: nats-py, with its sharp edges covered.
+
+What nats-py leaves to its users is done here: callbacks that never raise, a supervisor that builds a new client when the
+old one closed for good or hangs in its reconnect, publishes that fail instead of going out stale, bounded buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from rpc.transport.base import Headers, OverflowReceiver, Receiver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nats.aio.msg import Msg
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+PING_INTERVAL = 5
+"""Seconds between pings: a half-open connection is noticed after two that stay without an answer."""
+
+RECONNECT_WAIT = 0.25
+"""Seconds between attempts to reconnect."""
+
+WATCHDOG = 5.0
+"""Seconds without a connection after which the client is thrown away and a new one is built."""
+
+CONNECT_TIMEOUT = 2
+"""Seconds for one attempt to connect."""
+
+
+def default_url() -> str:
+    """Return ``$NATS_URL``, or nats-server's default address on this machine."""
+    return os.environ.get("NATS_URL") or DEFAULT_URL
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@dataclass(eq=False, slots=True)
+class _Interest:
+    """A subscription that outlives the client it was made on."""
+
+    connection: NatsConnection
+    subject: str
+    queue: str
+    receiver: Receiver
+    max_pending: int
+    overflow: OverflowReceiver | None
+    current: NatsSubscription | None = field(default=None)
+
+    async def callback(self, message: Msg) -> None:
+        try:
+            self.receiver(message)
+        except Exception:
+            logger.exception("a receiver of %s raised", self.subject)
+
+    async def attach(self, client: Client) -> None:
+        self.current = await client.subscribe(
+            self.subject, queue=self.queue, cb=self.callback, pending_msgs_limit=self.max_pending
+        )
+
+    async def unsubscribe(self) -> None:
+        self.connection.forget(self)
+        with contextlib.suppress(errors.Error, OSError):
+            if self.current is not None:
+                await self.current.unsubscribe()
+
+    async def drain(self) -> None:
+        self.connection.forget(self)
+        with contextlib.suppress(errors.Error, OSError):
+            if self.current is not None:
+                # UNSUB, then PING/PONG, then whatever had arrived: nothing that was routed here is dropped.
+                await self.current.drain()
+
+
+class NatsConnection:
+    """``transport.base.Connection`` over nats-py. Make it with ``rpc.connect``."""
+
+    def __init__(self, url: str | None = None, *, name: str = "", credentials: str | Path | None = None) -> None:
+        """``url`` may list several servers, comma separated; ``credentials`` is a NATS ``.creds`` file.
+
+        Without them, ``$NATS_URL`` and ``$NATS_CREDS`` count.
+        """
+        self._urls = [part.strip() for part in (url or default_url()).split(",") if part.strip()]
+        self._name = name
+        self._credentials = str(credentials or os.environ.get("NATS_CREDS") or "")
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._client: Client | None = None
+        self._interests: list[_Interest] = []
+        self._listeners: list[Callable[[bool], None]] = []
+        self._connected = asyncio.Event()
+        self._closed = False
+        self._wake = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """The name that nats-server's monitoring shows."""
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """The servers, without credentials."""
+        return ",".join(_without_credentials(url) for url in self._urls)
+
+    @property
+    def inbox(self) -> str:
+        """The reply prefix of this connection."""
+        return self._inbox
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes, headers included."""
+        return self._client.max_payload if self._client is not None else 1024 * 1024
+
+    @property
+    def is_connected(self) -> bool:
+        """True while messages can be sent."""
+        return self._connected.is_set()
+
+    @property
+    def is_closed(self) -> bool:
+        """True once ``close`` was called."""
+        return self._closed
+
+    # ----------------------------------------------------------------------------------------------- connecting
+
+    async def connect(self) -> None:
+        """Connect for the first time. Raises ``ConnectionError`` that names the address and the cause."""
+        async with self._connecting:
+            if self._closed:
+                msg = "the connection is closed"
+                raise ConnectionError(msg)
+            if self._supervisor is not None:
+                return
+            self._client = await self._new_client()
+            self._supervisor = asyncio.create_task(self._supervise(), name="natsmesh-nats-supervisor")
+            self._set_connected(True)
+
+    async def _new_client(self) -> Client:
+        client = Client()
+        causes: list[str] = []
+
+        async def error_cb(error: Exception) -> None:
+            self._on_error(error, causes)
+
+        async def disconnected_cb() -> None:
+            if client is self._client:
+                self._set_connected(False)
+
+        async def reconnected_cb() -> None:
+            if client is self._client:
+                self._set_connected(True)
+
+        async def closed_cb() -> None:
+            if client is self._client:
+                self._set_connected(False)
+
+        options: dict[str, Any] = {}
+        if self._credentials:
+            options["user_credentials"] = self._credentials
+        try:
+            # allow_reconnect would make the first attempt retry for ever; it is switched on once we are connected.
+            await asyncio.wait_for(
+                client.connect(
+                    servers=self._urls,
+                    name=self._name or None,
+                    error_cb=error_cb,
+                    disconnected_cb=disconnected_cb,
+                    reconnected_cb=reconnected_cb,
+                    closed_cb=closed_cb,
+                    allow_reconnect=False,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # an int in its annotation only
+                    max_reconnect_attempts=-1,
+                    ping_interval=PING_INTERVAL,
+                    max_outstanding_pings=2,
+                    **options,
+                ),
+                timeout=CONNECT_TIMEOUT * max(1, len(self._urls)) + 1,
+            )
+        except (OSError, errors.Error, TimeoutError, ValueError) as error:
+            with contextlib.suppress(Exception):
+                await client.close()
+            cause = str(error) or (causes[-1] if causes else type(error).__name__)
+            msg = f"cannot connect to NATS at {self.url}: {cause}"
+            raise ConnectionError(msg) from error
+        client.options["allow_reconnect"] = True
+        return client
+
+    def _on_error(self, error: Exception, causes: list[str]) -> None:
+        causes.append(str(error) or type(error).__name__)
+        del causes[:-4]
+        if isinstance(error, errors.SlowConsumerError):
+            interest = next((one for one in self._interests if one.current is error.sub), None)
+            if interest is not None and interest.overflow is not None:
+                interest.overflow(error.subject, error.reply)
+                return
+        logger.debug("nats: %s", causes[-1])
+
+    def _set_connected(self, connected: bool) -> None:  # noqa: FBT001 - the state itself
+        if connected != self._connected.is_set():
+            if connected:
+                self._connected.set()
+                logger.info("connected to NATS at %s", self.url)
+            else:
+                self._connected.clear()
+                if not self._closed:
+                    logger.warning("lost the connection to NATS at %s; reconnecting", self.url)
+            for listener in list(self._listeners):
+                listener(connected)
+        self._wake.set()
+
+    async def _supervise(self) -> None:
+        """Replace the client when it closed for good (most ``-ERR`` do that) or hangs in its reconnect."""
+        while not self._closed:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._connected.is_set():
+                continue
+            with contextlib.suppress(TimeoutError):
+                if self._client is None or not self._client.is_closed:
+                    await asyncio.wait_for(self._connected.wait(), WATCHDOG)
+                    continue
+            await self._replace_client()
+
+    async def _replace_client(self) -> None:
+        old, self._client = self._client, None
+        if old is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(old.close(), 1.0)
+        while not self._closed:
+            try:
+                client = await self._new_client()
+            except ConnectionError as error:
+                logger.debug("%s", error)
+                await asyncio.sleep(RECONNECT_WAIT)
+                continue
+            try:
+                for interest in list(self._interests):
+                    await interest.attach(client)
+                await client.flush(CONNECT_TIMEOUT)
+            except (errors.Error, OSError, TimeoutError) as error:
+                logger.debug("could not subscribe again: %s", error)
+                with contextlib.suppress(Exception):
+                    await client.close()
+                await asyncio.sleep(RECONNECT_WAIT)
+                continue
+            self._client = client
+            self._set_connected(True)
+            return
+
+    async def wait_connected(self) -> None:
+        """Return once the connection is up."""
+        while not self._connected.is_set():
+            if self._closed:
+                msg = "the connection is closed"
+                raise ConnectionError(msg)
+            await self._connected.wait()
+
+    # ------------------------------------------------------------------------------------------------- messages
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Send one message. See ``transport.base.Connection``."""
+        client = self._client
+        if client is None or not self._connected.is_set():
+            # nats-py would keep it and send it after the reconnect, when nobody waits for it any more.
+            msg = f"not connected to NATS at {self.url}"
+            raise ConnectionError(msg)
+        if len(data) + 1024 > client.max_payload or headers is not None:
+            self._check_size(client.max_payload, data, headers)
+        try:
+            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
+        except (errors.ConnectionClosedError, errors.ConnectionDrainingError, errors.OutboundBufferLimitError) as error:
+            msg = f"not connected to NATS at {self.url}"
+            raise ConnectionError(msg) from error
+        except errors.Error as error:
+            msg = f"cannot publish to {subject[:64]!r}: {error}"
+            raise ValueError(msg) from error
+
+    @staticmethod
+    def _check_size(max_payload: int, data: bytes, headers: Headers | None) -> None:
+        # A violation would make the server close the connection, with everybody's calls on it.
+        size = len(data) + 12
+        if headers is not None:
+            for key, value in headers.items():
+                size += len(key) + len(value) + 4
+        if size > max_payload:
+            msg = f"message of {size} bytes is larger than the broker takes ({max_payload} bytes, max_payload)"
+            raise ValueError(msg)
+
+    async def subscribe(
+        self,
+        subject: str,
+        receiver: Receiver,
+        *,
+        queue: str = "",
+        max_pending: int = 65536,
+        overflow: OverflowReceiver | None = None,
+    ) -> _Interest:
+        """Subscribe. See ``transport.base.Connection``."""
+        interest = _Interest(self, subject, queue, receiver, max_pending, overflow)
+        self._interests.append(interest)
+        if self._client is not None:
+            try:
+                await interest.attach(self._client)
+            except errors.ConnectionClosedError:
+                pass  # The supervisor attaches it to the client that it builds now.
+            except errors.Error as error:
+                self.forget(interest)
+                msg = f"cannot subscribe to {subject!r}: {error}"
+                raise ValueError(msg) from error
+        return interest
+
+    def forget(self, interest: _Interest) -> None:
+        """Do not subscribe this one again after a reconnect."""
+        with contextlib.suppress(ValueError):
+            self._interests.remove(interest)
+
+    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a plain bound, as in nats-py
+        """PING/PONG. Raises ``TimeoutError``, ``ConnectionError``."""
+        client = self._client
+        if client is None:
+            msg = f"not connected to NATS at {self.url}"
+            raise ConnectionError(msg)
+        try:
+            await client.flush(timeout)  # type: ignore[arg-type]  # an int in its annotation only
+        except errors.TimeoutError as error:
+            raise TimeoutError from error
+        except errors.Error as error:
+            msg = f"not connected to NATS at {self.url}"
+            raise ConnectionError(msg) from error
+
+    def on_state_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
+        """See ``transport.base.Connection``."""
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return remove
+
+    async def close(self) -> None:
+        """Flush and close; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(errors.Error, OSError, TimeoutError):
+                if client.is_connected:
+                    await client.flush(2)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(client.close(), 3.0)
+        self._set_connected(False)
+        self._connected.set()  # Wakes those who wait, to find it closed.
+        self._connected.clear()
