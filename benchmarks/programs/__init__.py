@@ -1,0 +1,1 @@
+"""The programs that the setups start; none of them is part of natsmesh."""
