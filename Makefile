@@ -58,7 +58,7 @@ $(VENV)/.bench: $(INSTALLED)
 
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the wheel and the source distribution into dist/
-	$(PY) -m build --outdir dist .
+	$(PY) -m build --no-isolation --outdir dist .
 
 .PHONY: clean
 clean: ## remove everything that make has made
