@@ -12,6 +12,8 @@ from benchmarks import machine, measurement, plot, report, setups, stub, subscri
 from benchmarks.measurement import Window
 from benchmarks.processes import ROOT, BenchmarkError
 
+EVERYTHING: tuple[setups.Setup | stub.StubSetup, ...] = (*setups.ALL, *stub.ALL)
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -30,9 +32,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, help="rounds, interleaved (3)")
     parser.add_argument("--seconds", type=float, help="length of each window (6)")
-    parser.add_argument(
-        "--peers", help="only these, by comma: " + ",".join(setup.name for setup in (*setups.ALL, *stub.ALL))
-    )
+    parser.add_argument("--peers", help="only these, by comma: " + ",".join(setup.name for setup in EVERYTHING))
     parser.add_argument(
         "--out", type=Path, help="folder for the results (benchmarks/results; with --quick benchmarks/results/quick)"
     )
@@ -53,7 +53,7 @@ def main() -> int:
 
 def chosen(names: str | None, parser: argparse.ArgumentParser) -> set[str]:
     """The setups that `--peers` names; all without it."""
-    known = {setup.name for setup in (*setups.ALL, *stub.ALL)}
+    known = {setup.name for setup in EVERYTHING}
     asked = set(names.split(",")) if names else known
     if asked - known:
         parser.error(f"--peers: unknown {', '.join(sorted(asked - known))}; known: {', '.join(sorted(known))}")
@@ -70,7 +70,7 @@ def peers(rounds: int, seconds: float, folder: Path, names: set[str]) -> int:
         seconds=seconds,
     )
     runnable: list[setups.Setup | stub.StubSetup] = []
-    for setup in (*setups.ALL, *stub.ALL):
+    for setup in EVERYTHING:
         if setup.name not in names:
             continue
         results.titles[setup.name] = setup.title

@@ -15,7 +15,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 BODY = b'{"name":"x"}'
@@ -32,8 +32,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -97,6 +96,8 @@ class Run:
 async def load(url: str, connections: int, seconds: float) -> Run:
     """Runs the load; connections that cannot be made raise OSError."""
     parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
+        raise ValueError(f"{url}: give host and port, as in http://127.0.0.1:8080/path")
     head = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(BODY)}\r\n\r\n"

@@ -60,7 +60,9 @@ def _loaded_window(setup: Setup, stage: Stage, seconds: float, ready: float) -> 
     accounts = Accounts(stage)
     result = load.run(stage.gateway_port, setup.path, seconds)
     cpu_us, others = accounts.close(result.calls, result.seconds, result.generator_cpu_seconds)
-    if result.errors or not result.calls:
+    if not result.calls:
+        raise BenchmarkError(f"{setup.name}: not one call was answered")
+    if result.errors:
         logs = "\n".join(f"--- {program.name}\n{program.log_tail()}" for program in stage.programs)
         raise BenchmarkError(f"{setup.name}: {result.errors} of {result.calls} calls failed\n{logs}")
     return Window(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.measurement import Window
@@ -59,9 +60,7 @@ def _cpu(axis: Any, results: Results, measured: dict[str, list[Window]], roles: 
     names = [results.titles[name] for name in measured]
     left = [0.0] * len(names)
     for role in roles:
-        widths = [
-            middle(windows, lambda window, role=role: window.cpu_us.get(role, 0.0)) for windows in measured.values()
-        ]
+        widths = [median(window.cpu_us.get(role, 0.0) for window in windows) for windows in measured.values()]
         axis.barh(names, widths, left=left, label=role, color=COLOURS[role])
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for row, end in enumerate(left):

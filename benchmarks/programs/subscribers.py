@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 
+import grpc
 import uvloop
 
 import rpc
@@ -20,7 +21,9 @@ class CountingGreeter(Greeter):
     def __init__(self) -> None:
         self.calls = 0
 
-    async def SayHello(self, request: greeter_pb2.HelloRequest, context: object) -> greeter_pb2.HelloReply:
+    async def SayHello(
+        self, request: greeter_pb2.HelloRequest, context: grpc.aio.ServicerContext
+    ) -> greeter_pb2.HelloReply:
         self.calls += 1
         return await super().SayHello(request, context)
 

@@ -7,6 +7,8 @@ from benchmarks.setups.floor import Floor
 from benchmarks.setups.moleculer import Moleculer
 from benchmarks.setups.natsmesh import NatsMesh
 
+__all__ = ["ALL", "Setup"]
+
 ALL: tuple[Setup, ...] = (
     NatsMesh(sampled=None),
     NatsMesh(sampled=0.01),
