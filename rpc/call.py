@@ -1,7 +1,8 @@
 """The one internal call shape: ``Call``, ``Handler``, ``Interceptor``.
 
-A transport is a Handler, a dispatched servicer method is a Handler, and a policy is an Interceptor around either: client
-and server are the same function seen from two sides. Messages are bytes here; typed messages exist only at the edges.
+A transport is a Handler, a dispatched servicer method is a Handler, and a policy is an Interceptor around either:
+client and server are the same function seen from two sides. Messages are bytes here; typed messages exist only at the
+edges.
 """
 
 from __future__ import annotations

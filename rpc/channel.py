@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from grpc import aio
@@ -46,9 +46,9 @@ class Channel(aio.Channel):
         self,
         target: str | Connection | None = None,
         *,
-        options: object = None,  # noqa: ARG002 - options of HTTP/2, which is not here
-        credentials: object = None,  # noqa: ARG002 - the connection to NATS is what is secured
-        compression: grpc.Compression | None = None,  # noqa: ARG002 - messages are not compressed
+        options: object = None,
+        credentials: object = None,
+        compression: grpc.Compression | None = None,
         interceptors: Sequence[aio.ClientInterceptor] | None = None,
         prefix: str = "",
         retry: bool = True,
@@ -192,7 +192,7 @@ class Channel(aio.Channel):
     # ----------------------------------------------------------------------------------------------------- states
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return the state of the connection to NATS. ``try_to_connect`` is not needed: a call or ``channel_ready`` is."""
+        """Return the state of the connection to NATS. ``try_to_connect`` is for grpc.aio's shape: calls connect."""
         if self._closed or self._connection.is_closed:
             return grpc.ChannelConnectivity.SHUTDOWN
         if self._connection.is_connected:
@@ -213,7 +213,7 @@ class Channel(aio.Channel):
     def _on_state_change(self, _connected: bool) -> None:
         self._state_changed.set()
 
-    async def __aenter__(self) -> Channel:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

@@ -1,4 +1,4 @@
-"""Call objects: what a stub's method returns before the answer is there, in the shape of ``grpc.aio.UnaryUnaryCall``."""
+"""Call objects: what a stub's method returns before the answer is there, as in ``grpc.aio.UnaryUnaryCall``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from rpc.status import StatusCode, StatusError
 logger = logging.getLogger(__name__)
 
 
-class Aborted(StatusError, aio.AbortError):  # type: ignore[misc]  # both derive from Exception
+class AbortedError(StatusError, aio.AbortError):
     """Raised by ``context.abort``: ends the handler; the status counts even when somebody swallows the exception."""
 
 
@@ -34,11 +34,11 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         self._initial_sent = False
         self._done = False
         self._callbacks: list[Callable[[ServicerContext], None]] | None = None
-        self.aborted: Aborted | None = None
+        self.aborted: AbortedError | None = None
 
     # ------------------------------------------------------------------------------------------- what came in
 
-    def invocation_metadata(self) -> Metadata:
+    def invocation_metadata(self) -> Metadata:  # type: ignore[override]  # what grpc.aio really returns
         """Return the caller's metadata: pairs of key and value, bytes for ``-bin`` keys."""
         return self._call.metadata
 
@@ -56,7 +56,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Return an empty mapping, see ``peer_identities``."""
         return {}
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # what grpc.aio really returns
         """Return the seconds until the deadline, at least 0, or None when the call has none."""
         if self._call.deadline is None:
             return None
@@ -79,7 +79,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Set the metadata that is sent with the status."""
         self._call.trailing_metadata = normalize(trailing_metadata)
 
-    def trailing_metadata(self) -> Metadata:
+    def trailing_metadata(self) -> Metadata:  # type: ignore[override]  # what grpc.aio really returns
         """Return what ``set_trailing_metadata`` was given."""
         return self._call.trailing_metadata
 
@@ -91,7 +91,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Set the text of the status."""
         self._details = details
 
-    def code(self) -> StatusCode | None:
+    def code(self) -> StatusCode | None:  # type: ignore[override]  # what grpc.aio really returns
         """Return what ``set_code`` was given, or None."""
         return self._code
 
@@ -117,7 +117,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         if trailing_metadata:
             self._call.trailing_metadata = normalize(trailing_metadata)
         self._code, self._details = code, details
-        self.aborted = Aborted(code, details)
+        self.aborted = AbortedError(code, details)
         raise self.aborted
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -195,10 +195,10 @@ class SyncServicerContext(grpc.ServicerContext):
     def peer_identity_key(self) -> None:
         return self._context.peer_identity_key()
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:  # type: ignore[override]  # what grpc really returns
         return self._context.auth_context()
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # what grpc really returns
         deadline = self._context._call.deadline  # noqa: SLF001 - the two contexts are one
         return None if deadline is None else max(0.0, deadline - self._loop.time())
 
@@ -238,7 +238,7 @@ class SyncServicerContext(grpc.ServicerContext):
     def is_active(self) -> bool:
         return not self._context.done()
 
-    def cancel(self) -> None:
+    def cancel(self) -> None:  # type: ignore[override]  # what grpc really returns
         self._loop.call_soon_threadsafe(self._context.cancel)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:

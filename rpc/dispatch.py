@@ -35,7 +35,7 @@ def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, e
     """
     if handler.request_streaming or handler.response_streaming:
         return _unimplemented(f"{info.full_name} is a streaming method; this version carries unary calls only")
-    behavior = handler.unary_unary
+    behavior: Behavior | None = handler.unary_unary
     if behavior is None:
         return _unimplemented(f"{info.full_name} has no implementation")
     if not _is_coroutine_function(behavior):
@@ -166,7 +166,7 @@ def _link(
     return call
 
 
-def first_match(handlers: Iterable[grpc.GenericRpcHandler[Any, Any]], details: HandlerCallDetails) -> Any:
+def first_match(handlers: Iterable[grpc.GenericRpcHandler], details: HandlerCallDetails) -> Any:
     """Return the first handler that a list of generic handlers gives for a call, or None."""
     for generic in handlers:
         found = generic.service(details)

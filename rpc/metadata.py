@@ -32,8 +32,8 @@ _TRAILER = "mesh-trailer-"
 def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
     """Check metadata given by an application and return it as a tuple of pairs.
 
-    Raises ``ValueError`` for what gRPC forbids: upper-case or odd keys, reserved keys, text that is not printable ASCII,
-    bytes under a key without ``-bin``, more than ``MAX_METADATA_BYTES`` in all.
+    Raises ``ValueError`` for what gRPC forbids: upper-case or odd keys, reserved keys, text that is not printable
+    ASCII, bytes under a key without ``-bin``, more than ``MAX_METADATA_BYTES`` in all.
     """
     if not pairs:
         return ()
@@ -44,12 +44,14 @@ def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
             msg = f"metadata key {key!r} is malformed: only lower-case letters, digits, '_', '-' and '.' are allowed"
             raise ValueError(msg)
         if key.startswith(_RESERVED) and key != STATUS_DETAILS_KEY:
-            msg = f"metadata key {key!r} is reserved: keys that start with {', '.join(_RESERVED)} belong to the protocol"
+            msg = (
+                f"metadata key {key!r} is reserved: keys that start with {', '.join(_RESERVED)} belong to the protocol"
+            )
             raise ValueError(msg)
         if key.endswith("-bin"):
             if not isinstance(value, bytes):
                 msg = f"metadata value of {key!r} must be bytes, because the key ends in '-bin'"
-                raise ValueError(msg)  # noqa: TRY004 - grpc.aio's users catch ValueError here
+                raise ValueError(msg)
         elif not isinstance(value, str) or not _VALUE.match(value):
             msg = f"metadata value of {key!r} must be printable ASCII text (use a key that ends in '-bin' for bytes)"
             raise ValueError(msg)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -38,16 +38,16 @@ DRAIN_TIMEOUT = 10.0
 class Server(aio.Server):
     """Serves servicers over NATS. Source of the semantics: ``grpc.aio.Server``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the arguments of grpc.aio.server, and ours
         self,
         target: str | Connection | None = None,
         *,
         migration_thread_pool: Executor | None = None,
-        handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] | None = None,
+        handlers: Sequence[grpc.GenericRpcHandler] | None = None,
         interceptors: Sequence[aio.ServerInterceptor] | None = None,
-        options: object = None,  # noqa: ARG002 - options of HTTP/2, which is not here
+        options: object = None,
         maximum_concurrent_rpcs: int | None = None,
-        compression: grpc.Compression | None = None,  # noqa: ARG002 - messages are not compressed
+        compression: grpc.Compression | None = None,
         maximum_queued_rpcs: int = DEFAULT_QUEUE,
         version: str = "0.0.0",
         prefix: str = "",
@@ -72,7 +72,7 @@ class Server(aio.Server):
         self._metadata = dict(metadata or {})
         self._subjects = Subjects(prefix)
         self._limit = ConcurrencyLimit(maximum_concurrent_rpcs or DEFAULT_CONCURRENCY, maximum_queued_rpcs)
-        self._generic: list[grpc.GenericRpcHandler[Any, Any]] = []
+        self._generic: list[grpc.GenericRpcHandler] = []
         self._registered: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         self._service_names: dict[str, None] = {}
         self.stats = Stats("server")
@@ -88,8 +88,8 @@ class Server(aio.Server):
 
     # -------------------------------------------------------------------------------------------- registration
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        """Serve what these handlers give. Each must name its service (``grpc.ServiceRpcHandler``): it is the subject."""
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Serve what these handlers give; each must name its service (``grpc.ServiceRpcHandler``): the subject."""
         self._check_not_started()
         for handler in generic_rpc_handlers:
             name = getattr(handler, "service_name", None)

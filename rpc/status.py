@@ -36,7 +36,7 @@ class StatusError(Exception):
         self.details = details
 
 
-class Refusal(StatusError):
+class Refusal(StatusError):  # noqa: N818 - the status of a call, said in one word
     """The call was refused before any handler saw it, so it may be sent again without risk.
 
     ``reason`` is one of ``no-responders``, ``queue-full``, ``draining``, ``not-connected``.

@@ -29,7 +29,7 @@ async def discover(
     wait: float = 0.3,
     longest: float = 3.0,
 ) -> list[dict[str, Any]]:
-    """Return the ADR-32 replies of all instances, of one service (full name), or of one instance, sorted by name and id.
+    """Return the ADR-32 replies of all instances, of one service (full name) or of one instance, sorted by name, id.
 
     Waits until no reply has come for ``wait`` seconds, ``longest`` seconds at most. Replies that are not ADR-32 objects
     are passed over. Raises ``ConnectionError`` when the bus is away, ``ValueError`` for a malformed name.
@@ -88,8 +88,8 @@ async def fetch_schema(
 ) -> bytes:
     """Return the FileDescriptorSet with this SHA-256.
 
-    Raises ``LookupError`` when no instance serves it, ``TimeoutError`` when none answers, ``ValueError`` when the answer is
-    too large or is not what was asked for.
+    Raises ``LookupError`` when no instance serves it, ``TimeoutError`` when none answers, ``ValueError`` when the answer
+    is too large or is not what was asked for.
     """
     inbox = new_inbox(connection)
     answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
 """Answers of a back-end about itself: ADR-32 (``$SRV.PING|INFO|STATS``), its schemas, and its announcements.
 
-The stock ``nats service ls|info|stats`` reads these replies, and rejects a whole listing for one that breaks the schema:
-names without dots, descriptions that are strings, metadata that is never null. Source: NATS ADR-32.
+The stock ``nats service ls|info|stats`` reads these replies, and rejects a whole listing for one that breaks the
+schema: names without dots, descriptions that are strings, metadata that is never null. Source: NATS ADR-32.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Load limits of a back-end: so many calls at once, a short queue, and beyond it an honest "not started, go elsewhere".
+"""Load limits of a back-end: so many calls at once, a short queue, and beyond it an honest "not started, go
+elsewhere".
 
-A long queue would only make calls late for their deadlines, where another back-end may be idle: NATS picks the member of a
-queue group at random, so refusing at once is what balances the load.
+A long queue would only make calls late for their deadlines, where another back-end may be idle: NATS picks the member
+of a queue group at random, so refusing at once is what balances the load.
 """
 
 from __future__ import annotations

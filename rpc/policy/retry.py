@@ -1,11 +1,14 @@
-"""Sending a call again: always when it was never started, and when the method's ``.proto`` says that repeating is safe.
+"""Sending a call again: always when it was never started, and when the method's ``.proto`` says that repeating is
+safe.
 
-- A refusal ("never started": queue full, draining) is sent again at once, then with growing pauses, until the deadline.
+- A refusal ("never started": queue full, draining) is sent again at once, then with growing pauses, until the
+  deadline.
 - "No responders" and "not connected" end the call at once, unless the caller chose ``wait_for_ready``.
 - UNAVAILABLE of a call that may have run is sent again only for IDEMPOTENT and NO_SIDE_EFFECTS methods.
 
-A retry budget, as in tower and linkerd, keeps retries from multiplying an overload: each first attempt earns a fraction of
-a retry, and without credit the refusal is the answer. Source of the rules: gRPC A6 (transparent retries, wait-for-ready).
+A retry budget, as in tower and linkerd, keeps retries from multiplying an overload: each first attempt earns a
+fraction of a retry, and without credit the refusal is the answer. Source of the rules: gRPC A6 (transparent retries,
+wait-for-ready).
 """
 
 from __future__ import annotations
@@ -98,7 +101,12 @@ class Retry:
                 over.set_exception(error)
 
         call.on_cancel(stop)
-        timer = loop.call_later(seconds * random.uniform(0.5, 1.5), lambda: over.done() or over.set_result(None))  # noqa: S311
+
+        def wake() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        timer = loop.call_later(seconds * random.uniform(0.5, 1.5), wake)
         try:
             await over
         finally:

@@ -1,12 +1,12 @@
 """What the library asks of a message bus: the small part of NATS that it stands on.
 
-Two implement it: ``transport.nats`` (the real one) and ``transport.memory`` (fast tests and fault injection). Everything
-above speaks subjects, queue groups, replies and headers, so one suite of contract tests runs over both.
+Two implement it: ``transport.nats`` (the real one) and ``transport.memory`` (fast tests and fault injection).
+Everything above speaks subjects, queue groups, replies and headers, so one suite of contract tests runs over both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 Headers = Mapping[str, str]
@@ -14,16 +14,23 @@ Headers = Mapping[str, str]
 
 
 class Message(Protocol):
-    """A message as it was delivered. ``reply`` is empty when no answer is expected, ``headers`` None when it had none."""
+    """A message as it was delivered."""
 
     @property
-    def subject(self) -> str: ...
+    def subject(self) -> str:
+        """Where it was sent."""
+
     @property
-    def reply(self) -> str: ...
+    def reply(self) -> str:
+        """Where the answer goes; empty when none is expected."""
+
     @property
-    def data(self) -> bytes: ...
+    def data(self) -> bytes:
+        """The payload."""
+
     @property
-    def headers(self) -> dict[str, str] | None: ...
+    def headers(self) -> dict[str, str] | None:
+        """The headers; None when it had none."""
 
 
 Receiver = Callable[[Message], None]
@@ -94,7 +101,7 @@ class Connection(Protocol):
     ) -> Subscription:
         """Subscribe; with ``queue`` each message goes to one random member of that group."""
 
-    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a plain bound, as in nats-py
+    async def flush(self, timeout: float = 5.0) -> None:
         """Return once the server has processed all that was sent (PING/PONG). Raises ``TimeoutError``."""
 
     def on_state_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
@@ -102,6 +109,3 @@ class Connection(Protocol):
 
     async def close(self) -> None:
         """Send what is buffered and close; idempotent."""
-
-
-Closer = Callable[[], Awaitable[None]]

@@ -1,8 +1,8 @@
 """The client half of the call path: carries a ``Call`` over a connection and waits for its end.
 
-One wildcard inbox serves all calls of a connection; a table finds the call of a reply. A call that lives longer than a
-moment is told which instance accepted it; that instance can then be sent a cancellation, and is probed: when the bus says
-that nobody listens there any more, its calls end with UNAVAILABLE, long before their deadlines.
+One wildcard inbox serves all calls of a connection; a table finds the call of a reply. A call that lives longer than
+a moment is told which instance accepted it; that instance can then be sent a cancellation, and is probed: when the
+bus says that nobody listens there any more, its calls end with UNAVAILABLE, long before their deadlines.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CHANNELS = count(1)
 class _Pending:
     """A call that waits for its reply."""
 
-    __slots__ = ("call", "future", "heard", "instance", "transport", "token")
+    __slots__ = ("call", "future", "heard", "instance", "token", "transport")
 
     def __init__(self, transport: ClientTransport, call: Call, token: str, future: asyncio.Future[Message]) -> None:
         self.transport = transport
@@ -252,7 +252,7 @@ class ClientTransport:
             if pending.instance == instance:
                 pending.fail(StatusError(StatusCode.UNAVAILABLE, why))
 
-    def _state_changed(self, connected: bool) -> None:  # noqa: FBT001 - the listener's one argument
+    def _state_changed(self, connected: bool) -> None:
         if not connected:
             # Replies that were on their way are gone with the connection: waiting for them would be hoping.
             self._fail_all(StatusError(StatusCode.UNAVAILABLE, "the connection to NATS was lost during the call"))

@@ -1,7 +1,8 @@
-"""An in-memory bus with the semantics of NATS that the library relies on. Ships as product: ``rpc.testing.MemoryMesh``.
+"""An in-memory bus with the semantics of NATS that the library relies on. Ships as product:
+``rpc.testing.MemoryMesh``.
 
-It is for fast tests and for faults on demand (loss, duplication, a broker that goes away), never the proof that something
-works: that is a real nats-server's business.
+It is for fast tests and for faults on demand (loss, duplication, a broker that goes away), never the proof that
+something works: that is a real nats-server's business.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class _Interest:
 
     def matches(self, tokens: list[str]) -> bool:
         mine = self.tokens
-        for at, token in enumerate(mine):
-            if token == ">":
+        for at, part in enumerate(mine):
+            if part == ">":
                 return len(tokens) > at
-            if at >= len(tokens) or token not in ("*", tokens[at]):
+            if at >= len(tokens) or part not in ("*", tokens[at]):
                 return False
         return len(mine) == len(tokens)
 
@@ -98,7 +99,7 @@ class MemoryMesh:
         self.fault: Fault | None = None
         """Set it to lose or double messages."""
         self.is_up = True
-        self._random = random.Random(seed)  # noqa: S311 - picks a queue member, no secret
+        self._random = random.Random(seed)
         self._names = count(1)
 
     def connection(self, name: str = "") -> MemoryConnection:
@@ -199,7 +200,7 @@ class MemoryConnection:
                 raise ConnectionError(msg)
             await self._connected.wait()
 
-    def set_connected(self, connected: bool) -> None:  # noqa: FBT001 - the state itself
+    def set_connected(self, connected: bool) -> None:
         """Lose or regain the connection (called by the mesh)."""
         if connected == self._connected.is_set():
             return
@@ -240,7 +241,7 @@ class MemoryConnection:
         self._mesh.interests.append(interest)
         return interest
 
-    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ARG002, ASYNC109 - the shape of the protocol
+    async def flush(self, timeout: float = 5.0) -> None:
         """Let deliveries that are scheduled happen."""
         await asyncio.sleep(0)
 

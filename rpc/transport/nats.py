@@ -1,7 +1,8 @@
 """The connection to a real NATS server: nats-py, with its sharp edges covered.
 
-What nats-py leaves to its users is done here: callbacks that never raise, a supervisor that builds a new client when the
-old one closed for good or hangs in its reconnect, publishes that fail instead of going out stale, bounded buffers.
+What nats-py leaves to its users is done here: callbacks that never raise, a supervisor that builds a new client when
+the old one closed for good or hangs in its reconnect, publishes that fail instead of going out stale, bounded
+buffers.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class _Interest:
         with contextlib.suppress(errors.Error, OSError):
             if self.current is not None:
                 # UNSUB, then PING/PONG, then whatever had arrived: nothing that was routed here is dropped.
-                await self.current.drain()
+                await self.current.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
 
 
 class NatsConnection:
@@ -217,7 +218,7 @@ class NatsConnection:
                 return
         logger.debug("nats: %s", causes[-1])
 
-    def _set_connected(self, connected: bool) -> None:  # noqa: FBT001 - the state itself
+    def _set_connected(self, connected: bool) -> None:
         if connected != self._connected.is_set():
             if connected:
                 self._connected.set()
@@ -336,7 +337,7 @@ class NatsConnection:
         with contextlib.suppress(ValueError):
             self._interests.remove(interest)
 
-    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a plain bound, as in nats-py
+    async def flush(self, timeout: float = 5.0) -> None:
         """PING/PONG. Raises ``TimeoutError``, ``ConnectionError``."""
         client = self._client
         if client is None:

@@ -1,7 +1,7 @@
 """The server half of the call path: turns messages into calls, runs their handlers, sends the replies.
 
-One queue-group subscription serves a service; each message becomes a task at once, so that a slow handler never delays the
-next message. How many may run is the business of ``policy.limits``.
+One queue-group subscription serves a service; each message becomes a task at once, so that a slow handler never
+delays the next message. How many may run is the business of ``policy.limits``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ACCEPT_AFTER = 0.01
 """Seconds after which a call that is still under way tells its caller which instance has it (docs/wire-protocol.md)."""
+
 
 class ServerTransport:
     """Receives the calls of the services that were added. One per server; used from one event loop."""
@@ -83,7 +84,7 @@ class ServerTransport:
         await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
         self._subscriptions.clear()
 
-    async def wait_idle(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - a bound, and None for none
+    async def wait_idle(self, timeout: float | None) -> bool:
         """Wait until all calls are answered; False when ``timeout`` seconds were not enough."""
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout
@@ -180,7 +181,11 @@ class ServerTransport:
             deadline=None if timeout is None else loop.time() + timeout,
             peer=reply,
         )
-        call.on_cancel(lambda _error: task.cancel())
+
+        def stop(_error: StatusError) -> None:
+            task.cancel()
+
+        call.on_cancel(stop)
         self._running[reply] = call
         accept = loop.call_later(ACCEPT_AFTER, self._spawn_reply, reply, b"", self._accepted_headers)
         try:
@@ -191,13 +196,13 @@ class ServerTransport:
             data, headers = b"", self._failure(call, error)
         except asyncio.CancelledError:
             task.uncancel()
-            error = call.cancelled or StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
-            data, headers = b"", self._failure(call, error)
+            reason = call.cancelled or StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
+            data, headers = b"", self._failure(call, reason)
         except Exception:
             # Our own bug, or an interceptor's: the caller learns that it happened, the log what it was.
             logger.exception("unexpected error in a call of %s", info.full_name)
-            error = StatusError(StatusCode.UNKNOWN, "Unexpected error in the back-end")
-            data, headers = b"", self._failure(call, error)
+            unexpected = StatusError(StatusCode.UNKNOWN, "Unexpected error in the back-end")
+            data, headers = b"", self._failure(call, unexpected)
         finally:
             accept.cancel()
             call.on_cancel(None)
@@ -218,7 +223,7 @@ class ServerTransport:
         except ConnectionError as error:
             logger.warning("a reply was lost: %s", error)
         except ValueError as error:
-            if data or (headers is not None and len(headers) > 4):  # noqa: PLR2004 - more than a bare error has
+            if data or (headers is not None and len(headers) > 4):
                 headers = envelope.error_headers(StatusCode.RESOURCE_EXHAUSTED, f"the response cannot be sent: {error}")
                 await self._reply(reply, b"", headers)
             else:

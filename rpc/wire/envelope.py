@@ -100,12 +100,12 @@ def error_headers(
 
 
 def read_reply(headers: Mapping[str, str]) -> Reply:
-    """Return what the headers of a reply say. (A reply without headers is OK and needs no reading.)"""
+    """Return what the headers of a reply say. (A reply without headers is OK and needs no reading.)."""
     if headers.get(NATS_STATUS) == NO_RESPONDERS:
         return Reply((), (), Refusal("no back-end serves this method now", "no-responders"))
     initial, trailing = read_headers(headers)
     text = headers.get(STATUS, "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= 3):  # noqa: PLR2004 - three digits hold every code
+    if not (text.isascii() and text.isdigit() and len(text) <= 3):
         msg = f"malformed grpc-status: {text[:32]!r}"
         raise ProtocolError(msg)
     if int(text) == 0:
@@ -118,14 +118,14 @@ def read_reply(headers: Mapping[str, str]) -> Reply:
 
 def encode_message(details: str) -> str:
     """Percent-encode status details as gRPC does (``Status-Message``): printable ASCII but ``%`` stays as it is."""
-    if details.isascii() and details.isprintable() and "%" not in details and len(details) <= MAX_DETAILS_BYTES:
-        # A header's value is stripped by those who read it; a space at an end must be kept.
-        if details == details.strip():
-            return details
+    plain = details.isascii() and details.isprintable() and "%" not in details and len(details) <= MAX_DETAILS_BYTES
+    # A header's value is stripped by those who read it; a space at an end must be kept.
+    if plain and details == details.strip():
+        return details
     data = details.encode("utf-8", "replace")[:MAX_DETAILS_BYTES].decode("utf-8", "ignore").encode()
     last = len(data) - 1
     return "".join(
-        chr(byte) if 0x20 < byte < 0x7F and byte != 0x25 or (byte == 0x20 and 0 < at < last) else f"%{byte:02X}"
+        chr(byte) if (0x20 < byte < 0x7F and byte != 0x25) or (byte == 0x20 and 0 < at < last) else f"%{byte:02X}"
         for at, byte in enumerate(data)
     )
 
