@@ -30,7 +30,7 @@ def errors_in(program: Path, tmp_path: Path) -> set[tuple[int, str]]:
     """Line and code of each error that mypy reports for a program."""
     config = tmp_path / "mypy.ini"
     config.write_text(CONFIG)
-    command = [sys.executable, "-m", "mypy", "--config-file", config, "--no-error-summary", program]
+    command: list[str | Path] = [sys.executable, "-m", "mypy", "--config-file", config, "--no-error-summary", program]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
     assert result.returncode in (0, 1), result.stdout + result.stderr
     errors = re.findall(r"^(.+?):(\d+): error: .*\[([a-z-]+)\]$", result.stdout, re.MULTILINE)
