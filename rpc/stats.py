@@ -7,9 +7,11 @@ left to the readers, which come every few seconds and may come from another thre
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from rpc.call import Call, Handler, Interceptor
@@ -110,13 +112,18 @@ class Stats:
 
     A ``server`` registers its methods with ``method`` before it serves; calls of any other method are counted as
     ``OTHER``, because their names come from the wire. A ``client`` learns its methods as they are called.
+    ``tracked`` numbers are part of what the process exports (``totals``), also after their owner is gone.
     """
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, *, tracked: bool = True) -> None:
         self.kind: Kind = kind
         self.started = time.time()
         """Seconds since the epoch when counting began."""
         self._entries: dict[str, MethodStats] = {}
+        if tracked:
+            _live.add(self)
+            # A counter must never fall: what a closed channel has counted is kept.
+            weakref.finalize(self, _retire, kind, self.started, self._entries).atexit = False
 
     def __iter__(self) -> Iterator[MethodStats]:
         return iter(list(self._entries.values()))
@@ -192,7 +199,7 @@ class Stats:
     def load(cls, snapshot: Mapping[str, Any]) -> Stats:
         """Build from a ``snapshot``. Raises ``ValueError`` when it is not one (of this version)."""
         try:
-            stats = cls(snapshot["kind"])
+            stats = cls(snapshot["kind"], tracked=False)
             stats.started = float(snapshot["started"])
             for method in snapshot["methods"]:
                 entry = stats.entry(*method["labels"])
@@ -212,6 +219,39 @@ class Stats:
         for entry in other:
             self.entry(*entry.labels).merge(entry)
         self.started = min(self.started, other.started)
+
+
+_live: weakref.WeakSet[Stats] = weakref.WeakSet()
+_retired: dict[Kind, Stats] = {}
+_retired_lock = threading.Lock()
+
+
+def _retire(kind: Kind, started: float, entries: dict[str, MethodStats]) -> None:
+    gone = Stats(kind, tracked=False)
+    gone.started = started
+    gone._entries = entries  # noqa: SLF001 - same module
+    with _retired_lock:
+        if kind in _retired:
+            _retired[kind].merge(gone)
+        else:
+            _retired[kind] = gone
+
+
+def combine(stats: Iterable[Stats]) -> list[Stats]:
+    """Return the sums of ``stats``, one of each kind, in the order of first appearance."""
+    sums: dict[Kind, Stats] = {}
+    for numbers in stats:
+        if numbers.kind not in sums:
+            sums[numbers.kind] = Stats(numbers.kind, tracked=False)
+        sums[numbers.kind].merge(numbers)
+    return list(sums.values())
+
+
+def totals() -> list[Stats]:
+    """Return all that this process has counted, one of each kind. May be called on any thread."""
+    with _retired_lock:
+        retired = combine(_retired.values())
+    return combine([*retired, *_live])
 
 
 def code_name(code: int) -> str:

@@ -1,0 +1,65 @@
+"""The sampling decision, taken before anything is built for a span.
+
+For the samplers that ``OTEL_TRACES_SAMPLER`` names, the decision is a flag of the parent or one comparison with a
+random trace id. ``HeadSampler`` takes it with the arithmetic of the SDK's samplers; when it says yes, the SDK's own
+sampler is asked again with the same trace id, and so agrees.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+_ALL: Final = 1 << 64
+
+NAMES: Final = frozenset(
+    f"{prefix}{root}" for prefix in ("", "parentbased_") for root in ("always_on", "always_off", "traceidratio")
+)
+"""The samplers of the specification that can be decided here."""
+
+
+class HeadSampler:
+    """One of the specification: ``always_on``, ``always_off``, ``traceidratio``, or one of them ``parentbased_``."""
+
+    __slots__ = ("_bound", "parent_based")
+
+    def __init__(self, name: str, rate: float = 1.0) -> None:
+        """Raises ``ValueError`` for another name, or a rate outside of 0 to 1."""
+        if name not in NAMES:
+            raise ValueError(f"unknown sampler {name!r}: expected one of {', '.join(sorted(NAMES))}")
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"sampling rate {rate} is not within 0 and 1")
+        self.parent_based = name.startswith("parentbased_")
+        """True when a parent's decision is kept."""
+        root = name.removeprefix("parentbased_")
+        bound = {"always_on": _ALL, "always_off": 0}.get(root, TraceIdRatioBased.get_bound_for_rate(rate))
+        # Sixteen hexadecimal digits compare as the numbers that they are, without being made into numbers.
+        self._bound = f"{bound:016x}" if bound < _ALL else "g"
+
+    @property
+    def always(self) -> bool:
+        """True when every trace that starts here is wanted."""
+        return self._bound == "g"
+
+    def wants(self, digits: str) -> bool:
+        """Return the decision on a trace, by the last 16 of the hexadecimal digits of its id."""
+        return digits < self._bound
+
+
+class PresetIdGenerator(RandomIdGenerator):
+    """Random ids, except that the trace id of the next root span can be set: the one that the decision was taken on."""
+
+    def __init__(self) -> None:
+        self._next = threading.local()
+
+    def preset(self, trace_id: int) -> None:
+        """Use ``trace_id`` for the next root span that this thread starts."""
+        self._next.trace_id = trace_id
+
+    def generate_trace_id(self) -> int:
+        """Return the preset trace id, once; a random one otherwise."""
+        trace_id: int | None = self._next.__dict__.pop("trace_id", None)
+        return trace_id if trace_id is not None else super().generate_trace_id()
