@@ -17,6 +17,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from rpc import telemetry
 from rpc.method import IdempotencyLevel
 from rpc.status import Refusal, StatusCode, StatusError
 
@@ -76,6 +77,7 @@ class Retry:
                 if runs >= MAX_ATTEMPTS or call.info.idempotency is IdempotencyLevel.UNKNOWN or self._budget < 1:
                     raise error
                 self._budget -= 1
+            telemetry.attempt_failed(error, call.attempt, pause)
             await self._pause(call, pause)
             pause = min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
             call.attempt += 1

@@ -16,21 +16,25 @@ from typing import TYPE_CHECKING, Any
 from rpc.stats import Stats, combine, totals
 from rpc.telemetry.logs import JsonFormatter, TextFormatter, TraceContextFilter, configure_logging
 from rpc.telemetry.settings import Settings
+from rpc.telemetry.workers import WorkerStats
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from rpc.call import Interceptor
     from rpc.status import StatusError
-    from rpc.telemetry.http import HttpTracer
+    from rpc.telemetry.http import HttpSpan, HttpTracer
     from rpc.telemetry.metrics import MetricExport
     from rpc.telemetry.tracing import Tracing
 
 __all__ = [
     "PROMETHEUS_CONTENT_TYPE",
+    "HttpSpan",
+    "HttpTracer",
     "JsonFormatter",
     "TextFormatter",
     "TraceContextFilter",
+    "WorkerStats",
     "attempt_failed",
     "client_interceptor",
     "configure",
@@ -165,6 +169,14 @@ def prometheus_text(*stats: Stats) -> bytes:
     from rpc.telemetry import prometheus  # noqa: PLC0415 - loads prometheus_client
 
     return prometheus.prometheus_text(combine(stats) if stats else totals())
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"HttpSpan", "HttpTracer"}:
+        from rpc.telemetry import http  # noqa: PLC0415 - loads OpenTelemetry
+
+        return getattr(http, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _installed_provider() -> Any:
