@@ -2,25 +2,73 @@
 
 ``Server`` takes what grpcio-tools generates and serves it over NATS; ``Channel`` serves the generated stubs. Everything
 that a user, a service or a gateway needs is named here; the modules below are the library's own affair.
+
+Each name is imported when it is used first: who starts a broker (``rpc.embedded``), runs pytest with the plugin of
+``rpc.testing``, or asks the command for its help, does not wait for grpc. (So no module here may bear a facade's name:
+importing it would put the module in the name's place.)
 """
 
 from __future__ import annotations
 
-from rpc import telemetry
-from rpc._version import __version__
-from rpc.call import Call, Handler, Interceptor
-from rpc.channel import Channel
-from rpc.connect import connect
-from rpc.deadline import parse_timeout
-from rpc.discovery.query import discover, fetch_schema
-from rpc.discovery.watcher import ServiceView, ServiceWatcher
-from rpc.metadata import Metadata
-from rpc.metadata import normalize as normalize_metadata
-from rpc.method import IdempotencyLevel, MethodInfo
-from rpc.server import Server
-from rpc.stats import Stats
-from rpc.status import Refusal, StatusCode, StatusError
-from rpc.transport.base import Connection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rpc import telemetry
+    from rpc._version import __version__
+    from rpc.call import Call, Handler, Interceptor
+    from rpc.channel import Channel
+    from rpc.connections import connect
+    from rpc.deadline import parse_timeout
+    from rpc.discovery.query import discover, fetch_schema
+    from rpc.discovery.watcher import ServiceView, ServiceWatcher
+    from rpc.metadata import Metadata
+    from rpc.metadata import normalize as normalize_metadata
+    from rpc.method import IdempotencyLevel, MethodInfo
+    from rpc.server import Server
+    from rpc.stats import Stats
+    from rpc.status import Refusal, StatusCode, StatusError
+    from rpc.transport.base import Connection
+else:
+    import importlib
+
+    _MODULES = {
+        "Call": "rpc.call",
+        "Channel": "rpc.channel",
+        "Connection": "rpc.transport.base",
+        "Handler": "rpc.call",
+        "IdempotencyLevel": "rpc.method",
+        "Interceptor": "rpc.call",
+        "Metadata": "rpc.metadata",
+        "MethodInfo": "rpc.method",
+        "Refusal": "rpc.status",
+        "Server": "rpc.server",
+        "ServiceView": "rpc.discovery.watcher",
+        "ServiceWatcher": "rpc.discovery.watcher",
+        "Stats": "rpc.stats",
+        "StatusCode": "rpc.status",
+        "StatusError": "rpc.status",
+        "__version__": "rpc._version",
+        "connect": "rpc.connections",
+        "discover": "rpc.discovery.query",
+        "fetch_schema": "rpc.discovery.query",
+        "normalize_metadata": "rpc.metadata",
+        "parse_timeout": "rpc.deadline",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name == "telemetry":
+            value = importlib.import_module("rpc.telemetry")
+        elif name in _MODULES:
+            attribute = "normalize" if name == "normalize_metadata" else name
+            value = getattr(importlib.import_module(_MODULES[name]), attribute)
+        else:
+            raise AttributeError(f"module 'rpc' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Call",

@@ -17,7 +17,7 @@ from grpc import aio
 from rpc import telemetry
 from rpc.call import Call
 from rpc.client_call import InterceptedUnaryUnaryCall, RespondedCall, UnaryUnaryCall, check_credentials
-from rpc.connect import as_connection
+from rpc.connections import as_connection
 from rpc.deadline import current_deadline, earliest
 from rpc.discovery.schema import find_service, methods_of
 from rpc.metadata import MetadataValue, normalize

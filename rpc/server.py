@@ -60,7 +60,7 @@ class Server(aio.Server):
         ``maximum_concurrent_rpcs`` run at once, ``maximum_queued_rpcs`` more wait; what comes beyond is refused.
         ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes.
         """
-        from rpc.connect import as_connection  # noqa: PLC0415 - nats-py is imported only where a connection is made
+        from rpc.connections import as_connection  # noqa: PLC0415 - nats-py is imported only where a connection is made
 
         self._connection, self._owns_connection = as_connection(target)
         self._executor = migration_thread_pool
