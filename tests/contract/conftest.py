@@ -1,0 +1,27 @@
+"""Runs every contract test on grpc.aio and on both transports of natsmesh."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from rpc.embedded import Broker
+from tests.contract.meshes import GrpcMesh, MemoryTransport, Mesh, NatsTransport
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[str]:
+    with Broker(port=0) as broker:
+        yield broker.url
+
+
+@pytest.fixture(params=["grpc", "memory", "nats"])
+async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[Mesh]:
+    made: Mesh
+    if request.param == "grpc":
+        made = GrpcMesh()
+    elif request.param == "memory":
+        made = MemoryTransport()
+    else:
+        made = NatsTransport(request.getfixturevalue("broker_url"))
+    yield made
+    await made.close()
