@@ -152,6 +152,11 @@ class Broker:
         return self._store_dir or (self._run_dir and self._run_dir / "jetstream")
 
     @property
+    def keeps_data(self) -> bool:
+        """Whether JetStream's data outlives this object."""
+        return self._store_dir is not None
+
+    @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._process.pid if self._process is not None and self.is_running else None

@@ -1,0 +1,191 @@
+"""Keeps processes running: restarts what crashed, after a back-off, and replaces what changed, without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from natsmesh.exits import Exit, describe_exit
+from natsmesh.lines import LineReceiver
+from natsmesh.process import ChildProcess
+
+START_SECONDS = 30.0
+"""A process that is not ready by then will not be."""
+
+_FIRST_DELAY = 0.1
+_MAX_DELAY = 10.0
+_STABLE_SECONDS = 10.0
+_SHOWN_LINES = 5
+
+
+class Backoff:
+    """How long to wait before the next start: 0.1 s, then twice as long each time, at most 10 s.
+
+    A process that ran for 10 s before it crashed starts the series again.
+    """
+
+    def __init__(self) -> None:
+        self._next = _FIRST_DELAY
+
+    def after(self, ran_seconds: float) -> float:
+        """Return the seconds to wait after a crash of a process that did its work for so long."""
+        if ran_seconds >= _STABLE_SECONDS:
+            self._next = _FIRST_DELAY
+        delay, self._next = self._next, min(self._next * 2, _MAX_DELAY)
+        return delay
+
+
+class Supervised:
+    """One process that is kept running until ``stop``."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        receive: LineReceiver,
+        say: Callable[[str], None],
+        *,
+        grace: float,
+        env: Mapping[str, str] | None = None,
+        wait_for_change: bool = False,
+    ) -> None:
+        """Describe the process.
+
+        Args:
+            name: What people know it by.
+            command: Program and arguments.
+            receive: Takes the lines of its output.
+            say: Takes what we have to say about it.
+            grace: Seconds that it may take to end.
+            env: Its environment; None: ours.
+            wait_for_change: What to do about a process that ends with ``Exit.USAGE`` (it would end so again): wait for
+                ``restart`` (True), or go on as with any other crash.
+        """
+        self.name = name
+        self.child: ChildProcess | None = None
+        self._command = command
+        self._receive = receive
+        self._say = say
+        self._grace = grace
+        self._env = env
+        self._wait_for_change = wait_for_change
+        self._changed = asyncio.Event()
+        self._replacing = asyncio.Lock()
+        self._requested = False
+        self._stopping = False
+        self._others: set[ChildProcess] = set()
+        self.was_ready = asyncio.Event()
+        """Set once it was ready for the first time."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it does its work now."""
+        return self.child is not None and self.child.is_ready
+
+    @property
+    def last_exit(self) -> int:
+        """How its last process ended; 0 while that runs."""
+        return (self.child.exit_code or 0) if self.child is not None else 0
+
+    async def run(self) -> int:
+        """Keep it running. Returns after ``stop``, or its exit code when it never became ready at all."""
+        loop = asyncio.get_running_loop()
+        backoff = Backoff()
+        while True:
+            self._changed.clear()
+            child = self.child = self._new_child()
+            await child.start()
+            ready = await child.wait_ready(START_SECONDS)
+            since = loop.time()
+            if ready:
+                self.was_ready.set()
+            elif child.exit_code is None and not self._stopping:
+                self._say(f"{self.name} was not ready after {START_SECONDS:.0f} s: it is ended")
+                await child.stop(0)
+            child = await self._current_ended(child)
+            if self._stopping:
+                return Exit.OK
+            if self._changed.is_set():
+                continue
+            code = child.exit_code or 0
+            if not self.was_ready.is_set() and not self._wait_for_change:
+                self._say(f"{self.name} did not start: {describe_exit(code)}")
+                return code if code >= 0 else Exit.SIGNAL - code
+            if code == Exit.USAGE and self._wait_for_change:
+                self._say(f"{self.name} waits for a change of its code")
+                await self._changed.wait()
+                continue
+            delay = backoff.after(loop.time() - since if ready else 0.0)
+            self._say(f"{self._obituary(child)}\n{self.name} is started again in {delay:.1f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), delay)
+            if self._stopping:
+                return Exit.OK
+
+    async def restart(self) -> bool:
+        """Replace it by a new process: start that, and only when it is ready drain the old one.
+
+        Returns whether that was done, after the drain; otherwise the old one, if there is one, keeps doing the work.
+        """
+        if self._requested:
+            return False  # a replacement waits for its turn already: it will find the newest code
+        self._requested = True
+        async with self._replacing:
+            self._requested = False
+            old, new = self.child, await self._replacement()
+        if old is None or new is None:
+            return False
+        self._others.add(old)
+        await old.stop(self._grace)
+        self._others.discard(old)
+        return True
+
+    async def _replacement(self) -> ChildProcess | None:
+        old = self.child
+        if old is None or not old.is_ready:
+            self._changed.set()
+            if old is not None:
+                await old.stop(0)  # still starting, with the code from before the change
+            return None
+        new = self._new_child()
+        self._others.add(new)
+        try:
+            await new.start()
+            if not await new.wait_ready(START_SECONDS) or self._stopping or not old.is_ready:
+                await new.stop(0)  # broken; or the old one crashed meanwhile, and `run` has started another one
+                return None
+            self.child = new
+            return new
+        finally:
+            self._others.discard(new)
+
+    async def stop(self) -> None:
+        """End it, within its grace."""
+        self._stopping = True
+        self._changed.set()
+        children = {*self._others, *([self.child] if self.child is not None else [])}
+        await asyncio.gather(*(child.stop(self._grace) for child in children if child.exit_code is None))
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._stopping = True
+        self._changed.set()
+        for child in {*self._others, *([self.child] if self.child is not None else [])}:
+            child.kill()
+
+    def _new_child(self) -> ChildProcess:
+        return ChildProcess(self.name, self._command, self._receive, self._env)
+
+    async def _current_ended(self, child: ChildProcess) -> ChildProcess:
+        """Wait for the end of the process that does the work; it may have been replaced meanwhile, even repeatedly."""
+        while True:
+            await child.wait()
+            if self.child is child or self.child is None:
+                return child
+            child = self.child
+
+    def _obituary(self, child: ChildProcess) -> str:
+        text = f"{self.name} (process {child.pid}) died: {describe_exit(child.exit_code or 0)}"
+        lines = list(child.tail)[-_SHOWN_LINES:]
+        return "\n".join([text + (", after saying" if lines else ""), *(f"    {line}" for line in lines)])
