@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rpc.status import StatusCode, StatusError
 
@@ -18,26 +18,43 @@ if TYPE_CHECKING:
     from rpc.method import MethodInfo
 
 
+class MessageStream(Protocol):
+    """The messages of a call that is not one request and one response, as far as a handler is concerned."""
+
+    async def read(self) -> bytes | None:
+        """Return the next message, or None after the last."""
+
+    async def write(self, message: bytes) -> None:
+        """Send a message, when the peer has room for it."""
+
+    def send_headers(self, metadata: Metadata) -> None:
+        """Send initial metadata now."""
+
+
 class Call:
     """One call on its way: the request going in, the response, metadata and cancellation coming out.
 
     A handler that returns has answered OK; one that raises ``StatusError`` has answered with that status. In both cases
     ``initial_metadata`` and ``trailing_metadata`` are what it had to say besides.
 
-    A call belongs to one event loop and is used from there only.
+    One request and one response travel in ``request`` and ``response``; ``stream`` is there when more is needed.
+    ``receive`` and ``send`` serve both. A call belongs to one event loop and is used from there only.
     """
 
     __slots__ = (
         "_on_cancel",
         "attempt",
         "cancelled",
+        "compress",
         "deadline",
         "info",
         "initial_metadata",
         "metadata",
+        "on_stream",
         "peer",
         "request",
         "response",
+        "stream",
         "trailing_metadata",
         "wait_for_ready",
     )
@@ -67,18 +84,25 @@ class Call:
         self.trailing_metadata: Metadata = ()
         self.attempt = 1
         """Which sending of this call it is, from 1."""
+        self.compress = False
+        """Whether messages that this end sends are compressed with gzip."""
+        self.stream: MessageStream | None = None
+        self.on_stream: Callable[[MessageStream], None] | None = None
+        """Caller's side of a streaming call: told once a back-end has accepted, then ``stream`` can be used."""
         self.cancelled: StatusError | None = None
         """Why the call was cancelled, once it was."""
         self._on_cancel: Callable[[StatusError], None] | None = None
 
     async def receive(self) -> bytes | None:
-        """Return the next request message, or None after the last."""
-        request, self.request = self.request, b""
-        return request
+        """Return the next request message, or None after the last; without a stream there is the one only."""
+        return self.request if self.stream is None else await self.stream.read()
 
     async def send(self, message: bytes) -> None:
         """Send one response message."""
-        self.response = message
+        if self.stream is not None and self.info.server_streaming:
+            await self.stream.write(message)
+        else:
+            self.response = message
 
     def cancel(self, code: StatusCode = StatusCode.CANCELLED, details: str = "the caller cancelled the call") -> bool:
         """End the call from outside with ``code``; whoever carries it now is told at once.

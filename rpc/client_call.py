@@ -64,6 +64,7 @@ class UnaryUnaryCall(aio.UnaryUnaryCall[Any, Any]):
                 self._response = call.response
         except StatusError as error:
             self._error = error
+            self._locally_cancelled = call.cancelled is not None and error.code is StatusCode.CANCELLED
         except asyncio.CancelledError:
             # A task does not keep its CancelledError; the status is what code() and details() report.
             self._locally_cancelled = True

@@ -52,9 +52,17 @@ class Subjects:
         """``inst.<instance>.cancel``: ends a call that this instance accepted."""
         return f"{self.prefix}inst.{check_name(instance)}.cancel"
 
-    def probe(self, instance: str) -> str:
-        """``inst.<instance>.probe``: answered while the instance lives."""
-        return f"{self.prefix}inst.{check_name(instance)}.probe"
+    def stream(self, instance: str, reply: str) -> str:
+        """``inst.<instance>.stream.<reply subject of the call>``: packets of a call for the back-end that has it."""
+        return f"{self.prefix}inst.{check_name(instance)}.stream.{check_name(reply)}"
+
+    def roll_call(self, instance: str) -> str:
+        """``inst.<instance>.roll``: asks a back-end which of a caller's calls it still has."""
+        return f"{self.prefix}inst.{check_name(instance)}.roll"
+
+    def roll_answer(self, instance: str, inbox: str) -> str:
+        """``inst.<instance>.rolled.<inbox of the caller>``: a caller's answer to a back-end's roll call."""
+        return f"{self.prefix}inst.{check_name(instance)}.rolled.{check_name(inbox)}"
 
     def schema(self, digest: str) -> str:
         """``schema.<sha256>``: asks for a FileDescriptorSet by its digest."""

@@ -88,8 +88,8 @@ async def fetch_schema(
 ) -> bytes:
     """Return the FileDescriptorSet with this SHA-256.
 
-    Raises ``LookupError`` when no instance serves it, ``TimeoutError`` when none answers, ``ValueError`` when the answer
-    is too large or is not what was asked for.
+    Raises ``LookupError`` when no instance serves it, ``TimeoutError`` when none answers, ``ValueError`` when the
+    answer is too large or is not what was asked for.
     """
     inbox = new_inbox(connection)
     answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

@@ -1,1 +1,1 @@
-"""How calls travel: the bus (``base``, ``nats``, ``memory``) and the halves of the call path (``client``, ``server``)."""
+"""How calls travel: the bus (``base``, ``nats``, ``memory``), both ends of the call path (``client``, ``server``)."""

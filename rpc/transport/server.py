@@ -1,60 +1,94 @@
 """The server half of the call path: turns messages into calls, runs their handlers, sends the replies.
 
-One queue-group subscription serves a service; each message becomes a task at once, so that a slow handler never
-delays the next message. How many may run is the business of ``policy.limits``.
+One queue-group subscription serves a service; each message becomes a task at once, so that a slow handler never delays
+the next message. How many may run is the business of ``policy.limits``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rpc.call import Call, Handler
+from rpc.method import MethodInfo
 from rpc.status import Refusal, StatusCode, StatusError
-from rpc.subjects import QUEUE_GROUP
+from rpc.subjects import QUEUE_GROUP, Subjects
 from rpc.tasks import TaskSet
+from rpc.transport import rollcall
+from rpc.transport.base import Connection, Message, Subscription
+from rpc.transport.client import DEFAULT_MAX_MESSAGE, HEADER_ROOM
+from rpc.transport.stream import Stream
 from rpc.wire import envelope
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rpc.method import MethodInfo
-    from rpc.subjects import Subjects
-    from rpc.transport.base import Connection, Message, Subscription
+from rpc.wire.stream import INITIAL_WINDOW, Role
 
 logger = logging.getLogger(__name__)
 
 ACCEPT_AFTER = 0.01
 """Seconds after which a call that is still under way tells its caller which instance has it (docs/wire-protocol.md)."""
 
+Method = tuple[MethodInfo, Handler]
+Lookup = Callable[[str], Method | None]
+
+
+class _Held:
+    """A call between its request and the last word of its answer."""
+
+    __slots__ = ("call", "since", "stream")
+
+    def __init__(self, call: Call, stream: Stream | None, since: float) -> None:
+        self.call = call
+        self.stream = stream
+        self.since = since
+
 
 class ServerTransport:
     """Receives the calls of the services that were added. One per server; used from one event loop."""
 
-    def __init__(self, connection: Connection, subjects: Subjects, instance: str, *, max_tasks: int) -> None:
-        """``max_tasks`` bounds the calls that are held at all, running, queued or being refused."""
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        instance: str,
+        *,
+        max_tasks: int,
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        window: int = INITIAL_WINDOW,
+        silence_limit: float = rollcall.SILENCE_LIMIT,
+    ) -> None:
+        """``max_tasks`` bounds the calls that are held at all, running, queued or being refused.
+
+        ``max_message``: bytes of one request; ``window``: bytes of a stream taken in before they are read.
+        ``silence_limit``: seconds after which a caller that says nothing counts as dead.
+        """
         self._connection = connection
         self._subjects = subjects
         self._instance = instance
         self._max_tasks = max_tasks
-        self._services: dict[str, Callable[[str], tuple[MethodInfo, Handler] | None]] = {}
-        self._methods: dict[str, tuple[MethodInfo, Handler] | None] = {}
-        self._running: dict[str, Call] = {}
-        """Calls between request and reply, by their reply subject: it is the name that caller and server share."""
+        self._max_message = max_message
+        self._window = window
+        self._services: dict[str, Lookup] = {}
+        self._methods: dict[str, Method] = {}
+        self._held: dict[str, _Held] = {}
+        """By reply subject: it is the name that caller and back-end share for a call."""
+        self._roll = rollcall.RollCaller(self._ask, silence_limit=silence_limit)
+        self._sweeper: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
+        self._calls = TaskSet()
         self._subscriptions: list[Subscription] = []
         self._instance_subscription: Subscription | None = None
+        self._instance_prefix = len(subjects.instance(instance)) - 1
         self._accepted_headers = {envelope.ACCEPTED: instance}
-        self._draining = False
+        self._largest = 0
+        self._remove_listener: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
     @property
     def in_flight(self) -> int:
         """How many calls were taken and are not answered yet."""
-        return len(self._tasks)
+        return len(self._calls)
 
-    def add(self, service: str, lookup: Callable[[str], tuple[MethodInfo, Handler] | None]) -> None:
+    def add(self, service: str, lookup: Lookup) -> None:
         """Serve ``service``; ``lookup`` gives the handler of a method name, or None. Raises ``ValueError``."""
         self._subjects.service(service)
         self._services[service] = lookup
@@ -62,7 +96,9 @@ class ServerTransport:
     async def start(self) -> None:
         """Subscribe to all services. The connection is connected already."""
         self._loop = asyncio.get_running_loop()
-        # Cancellations and probes first: a call must never be accepted that could not be cancelled.
+        self._largest = self._connection.max_payload - HEADER_ROOM
+        self._remove_listener = self._connection.on_state_change(self._state_changed)
+        # Cancellations and roll calls first: a call must never be accepted that could not be cancelled.
         self._instance_subscription = await self._connection.subscribe(
             self._subjects.instance(self._instance), self._receive_for_instance
         )
@@ -80,7 +116,6 @@ class ServerTransport:
 
     async def drain(self) -> None:
         """Take no more calls; on return, every call that was routed here has been taken or refused."""
-        self._draining = True
         await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
         self._subscriptions.clear()
 
@@ -88,127 +123,235 @@ class ServerTransport:
         """Wait until all calls are answered; False when ``timeout`` seconds were not enough."""
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout
-        while self._tasks:
+        while self._calls:
             remaining = None if end is None else end - loop.time()
             if remaining is not None and remaining <= 0:
                 return False
-            await self._tasks.wait(remaining)
+            await self._calls.wait(remaining)
         return True
 
     async def abort_all(self) -> None:
         """Cancel what is still running; its callers are told UNAVAILABLE."""
-        for call in list(self._running.values()):
-            call.cancel(StatusCode.UNAVAILABLE, "the server is shutting down")
+        for held in list(self._held.values()):
+            held.call.cancel(StatusCode.UNAVAILABLE, "the server is shutting down")
         await self.wait_idle(5.0)
 
     async def close(self) -> None:
-        """Stop listening; the calls must have ended before."""
+        """Stop listening; the calls have ended before."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._remove_listener is not None:
+            self._remove_listener()
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
         if self._instance_subscription is not None:
             await self._instance_subscription.unsubscribe()
             self._instance_subscription = None
+        await self._calls.close()
+        await self._tasks.wait(1.0)
+        await self._tasks.close()
 
     # ------------------------------------------------------------------------------------------------ receiving
 
     def _receive(self, message: Message) -> None:
         if not message.reply:
             return  # Nobody waits for an answer, so this is not a call.
-        if len(self._tasks) >= self._max_tasks * 2:
-            # Far over the bound, even refusals are not worth a task each: the caller's silence limit ends the call.
+        if len(self._calls) >= self._max_tasks + 1024:
+            # Far over the bound, not even refusals are made one by one: the message counts as not received.
+            self._overflow(message.subject, message.reply)
             return
         subject = message.subject
-        try:
-            method = self._methods[subject]
-        except KeyError:
-            method = self._lookup(subject)
-        self._tasks.spawn(self._serve(message, method))
+        method = self._methods.get(subject) or self._lookup(subject)
+        self._calls.spawn(self._serve(message, method))
 
-    def _lookup(self, subject: str) -> tuple[MethodInfo, Handler] | None:
-        path, _, method = subject[len(self._subjects.prefix) :].rpartition(".")
-        service = path.partition("rpc.")[2]
+    def _lookup(self, subject: str) -> Method | None:
+        path, _, name = subject.rpartition(".")
+        service = path[path.index("rpc.") + 4 :]
         lookup = self._services.get(service)
-        found = lookup(method) if lookup is not None else None
+        found = lookup(name) if lookup is not None else None
         if found is not None:
             self._methods[subject] = found  # Only what exists: a caller's inventions must not fill the table.
         return found
 
     def _receive_for_instance(self, message: Message) -> None:
-        kind = message.subject[len(self._subjects.instance(self._instance)) - 1 :]
-        if kind == "cancel":
-            call = self._running.get(message.data[:256].decode("utf-8", "replace"))
-            if call is not None:
-                call.cancel()
-        elif kind == "probe":
-            self._spawn_reply(message.reply, b"", None)
+        kind = message.subject[self._instance_prefix :]
+        if kind.startswith("stream."):
+            held = self._held.get(kind[7:])
+            if held is not None and held.stream is not None:
+                held.stream.on_packet(message.data)
+        elif kind == "cancel":
+            held = self._held.get(message.data[:512].decode("utf-8", "replace"))
+            if held is not None:
+                held.call.cancel()
+        elif kind == "roll":
+            self._answer_roll_call(message)
+        elif kind.startswith("rolled."):
+            self._roll_answered(kind[7:], message)
         elif kind.startswith("rpc."):
             self._receive(message)
 
     def _overflow(self, _subject: str, reply: str) -> None:
-        if reply:
-            headers = envelope.error_headers(
-                StatusCode.UNAVAILABLE, "the back-end could not take the message in", refused="queue-full"
-            )
-            self._spawn_reply(reply, b"", headers)
+        headers = envelope.error_headers(
+            StatusCode.UNAVAILABLE, "the back-end could not take the message in", refused="queue-full"
+        )
+        self._reply_soon(reply, b"", headers)
 
-    def _spawn_reply(self, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
+    def _reply_soon(self, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
         if reply:
             self._tasks.spawn(self._reply(reply, data, headers))
 
     # -------------------------------------------------------------------------------------------------- serving
 
-    async def _serve(self, message: Message, method: tuple[MethodInfo, Handler] | None) -> None:
-        """Run one call from its message to its reply."""
+    async def _serve(self, message: Message, method: Method | None) -> None:
+        """Run one call from its request to its answer."""
         reply = message.reply
+        headers = message.headers
         if method is None:
             name = message.subject.rpartition(".")[2]
             await self._reply(reply, b"", envelope.error_headers(StatusCode.UNIMPLEMENTED, f"Method {name} not found!"))
             return
         try:
-            timeout, metadata = envelope.read_request(message.headers)
+            call = self._call(method[0], message)
         except envelope.ProtocolError as error:
             await self._reply(reply, b"", envelope.error_headers(StatusCode.INTERNAL, str(error)))
             return
-        info, handler = method
+        except StatusError as error:
+            await self._reply(reply, b"", envelope.error_headers(error.code, error.details))
+            return
         loop = self._loop
+        held = _Held(call, None, loop.time())
+        self._held[reply] = held
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(rollcall.INTERVAL, self._sweep)
+        try:
+            if headers is not None and envelope.STREAM in headers:
+                await self._serve_packets(held, method[1], message.data)
+            elif call.info.is_unary:
+                await self._serve_message(held, method[1])
+            else:
+                details = f"{call.info.full_name} is a streaming method, and the request does not open a stream"
+                await self._reply(reply, b"", envelope.error_headers(StatusCode.INTERNAL, details))
+        finally:
+            if self._held.get(reply) is held:
+                del self._held[reply]
+
+    def _call(self, info: MethodInfo, message: Message) -> Call:
+        request = envelope.read_request(message.headers)
+        data = message.data
+        if not request.stream:
+            if len(data) > self._max_message:
+                raise envelope.too_large(len(data), self._max_message)
+            if request.compressed:
+                data = envelope.gunzip(data, self._max_message)
+        deadline = None if request.timeout is None else self._loop.time() + request.timeout
+        call = Call(info, data, metadata=request.metadata, deadline=deadline, peer=message.reply)
+        call.compress = request.compressed
+        return call
+
+    async def _run(self, call: Call, handler: Handler) -> StatusError | None:
+        """Run the handler to its end, whatever that is; return what it ended with, None for OK."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are that task
-        call = Call(
-            info,
-            message.data,
-            metadata=metadata,
-            deadline=None if timeout is None else loop.time() + timeout,
-            peer=reply,
-        )
+        assert task is not None  # noqa: S101 - we run in the task of the call
 
         def stop(_error: StatusError) -> None:
             task.cancel()
 
-        call.on_cancel(stop)
-        self._running[reply] = call
-        accept = loop.call_later(ACCEPT_AFTER, self._spawn_reply, reply, b"", self._accepted_headers)
         try:
+            call.on_cancel(stop)
             await handler(call)
-            data = call.response
-            headers = envelope.response_headers(call.initial_metadata, call.trailing_metadata)
         except StatusError as error:
-            data, headers = b"", self._failure(call, error)
+            return error
         except asyncio.CancelledError:
             task.uncancel()
-            reason = call.cancelled or StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
-            data, headers = b"", self._failure(call, reason)
+            return call.cancelled or StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
         except Exception:
             # Our own bug, or an interceptor's: the caller learns that it happened, the log what it was.
-            logger.exception("unexpected error in a call of %s", info.full_name)
-            unexpected = StatusError(StatusCode.UNKNOWN, "Unexpected error in the back-end")
-            data, headers = b"", self._failure(call, unexpected)
+            logger.exception("unexpected error in a call of %s", call.info.full_name)
+            return StatusError(StatusCode.UNKNOWN, "Unexpected error in the back-end")
+        finally:
+            call.on_cancel(None)
+        return None
+
+    async def _serve_message(self, held: _Held, handler: Handler) -> None:
+        """One request message came; one reply goes, in packets if it is too large for a message."""
+        call, reply = held.call, held.call.peer
+        accept = self._loop.call_later(ACCEPT_AFTER, self._reply_soon, reply, b"", self._accepted_headers)
+        try:
+            error = await self._run(call, handler)
         finally:
             accept.cancel()
-            call.on_cancel(None)
-            if self._running.get(reply) is call:
-                del self._running[reply]
-        await self._reply(reply, data, headers)
+        if error is not None:
+            await self._reply(reply, b"", self._failure(call, error))
+            return
+        data = call.response
+        compress = call.compress and len(data) > 0
+        if compress:
+            data = envelope.gzip(data)
+        if len(data) <= self._largest:
+            headers = envelope.response_headers(call.initial_metadata, call.trailing_metadata, compressed=compress)
+            await self._reply(reply, data, headers)
+            return
+        held.stream = stream = self._stream(call)
+        await self._end_stream(held, stream, None)
+
+    async def _serve_packets(self, held: _Held, handler: Handler, opening: bytes) -> None:
+        """The request came as the first packet of a stream."""
+        call = held.call
+        held.stream = stream = self._stream(call)
+        call.stream = stream
+        stream.ended.add_done_callback(lambda _ended: self._caller_ended(call, stream))
+        stream.on_packet(opening)
+        accept = self._loop.call_later(ACCEPT_AFTER, stream.announce)
+        try:
+            error = await self._run(call, handler)
+        finally:
+            accept.cancel()
+        if error is not None and stream.is_silent:
+            await self._reply(call.peer, b"", self._failure(call, error))
+            return
+        await self._end_stream(held, stream, error)
+
+    def _stream(self, call: Call) -> Stream:
+        stream = Stream(
+            Role.SERVER,
+            self._connection,
+            self._tasks,
+            window=self._window,
+            max_message=self._max_message,
+            compress=call.compress,
+            first_headers=self._accepted_headers,
+        )
+        stream.peer_subject = call.peer
+        return stream
+
+    @staticmethod
+    def _caller_ended(call: Call, stream: Stream) -> None:
+        error = None if stream.ended.cancelled() else stream.ended.exception()
+        if isinstance(error, StatusError):
+            call.cancel(error.code, error.details)
+        else:
+            call.cancel()
+
+    async def _end_stream(self, held: _Held, stream: Stream, error: StatusError | None) -> None:
+        """Send the rest and the status; a caller that does not read is waited for, until it is gone or cancels."""
+        call = held.call
+        if not stream.headers_sent and call.initial_metadata:
+            stream.send_headers(call.initial_metadata)
+        if error is None and not call.info.server_streaming:
+            stream.queue(call.response)
+        code, details = (StatusCode.OK, "") if error is None else (error.code, error.details)
+        discard = call.cancelled is not None
+
+        async def finish(_call: Call) -> None:
+            await stream.finish(code, details, call.trailing_metadata, discard=discard)
+
+        if discard:
+            await finish(call)
+        else:
+            failure = await self._run(call, finish)
+            if failure is not None:
+                stream.fail(failure, tell=True)
 
     @staticmethod
     def _failure(call: Call, error: StatusError) -> dict[str, str]:
@@ -221,10 +364,68 @@ class ServerTransport:
         try:
             await self._connection.publish(reply, data, headers=headers)
         except ConnectionError as error:
-            logger.warning("a reply was lost: %s", error)
+            logger.debug("an answer was lost: %s", error)
         except ValueError as error:
-            if data or (headers is not None and len(headers) > 4):
-                headers = envelope.error_headers(StatusCode.RESOURCE_EXHAUSTED, f"the response cannot be sent: {error}")
-                await self._reply(reply, b"", headers)
+            if data:
+                details = f"the response cannot be sent: {error}"
+                await self._reply(reply, b"", envelope.error_headers(StatusCode.RESOURCE_EXHAUSTED, details))
             else:
-                logger.warning("a reply could not be sent: %s", error)
+                logger.warning("an answer could not be sent: %s", error)
+
+    # ------------------------------------------------------------------------------------------------- liveness
+
+    def _sweep(self) -> None:
+        """Ask the callers of calls that last whether they still wait."""
+        now = self._loop.time()
+        waiting: dict[str, list[str]] = {}
+        for reply, held in self._held.items():
+            if now - held.since > rollcall.INTERVAL and rollcall.INBOX_MARK in reply:
+                inbox, _, token = reply.rpartition(".")
+                waiting.setdefault(inbox, []).append(token)
+        for inbox in self._roll.sweep(now, waiting):
+            self._cancel_all_of(inbox, waiting[inbox], "the caller fell silent")
+        self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep) if self._held else None
+
+    def _ask(self, inbox: str, tokens: list[str]) -> None:
+        try:
+            answer_to = self._subjects.roll_answer(self._instance, inbox)
+        except ValueError:
+            return  # A reply subject that is none of ours.
+        self._tasks.spawn(self._publish_roll(f"{inbox}.roll", rollcall.encode_calls(tokens), answer_to))
+
+    async def _publish_roll(self, subject: str, data: bytes, reply: str) -> None:
+        try:
+            await self._connection.publish(subject, data, reply=reply)
+        except (ConnectionError, ValueError) as error:
+            logger.debug("could not publish to %s: %s", subject, error)
+
+    def _roll_answered(self, inbox: str, message: Message) -> None:
+        headers = message.headers
+        if headers is not None:
+            if headers.get(envelope.NATS_STATUS) == envelope.NO_RESPONDERS:
+                tokens = [reply.rpartition(".")[2] for reply in self._held if reply.rpartition(".")[0] == inbox]
+                self._cancel_all_of(inbox, tokens, "the caller is gone")
+            return
+        self._roll.heard(inbox)
+        self._cancel_all_of(inbox, rollcall.decode_calls(message.data), "the caller does not wait any more")
+
+    def _cancel_all_of(self, inbox: str, tokens: list[str], why: str) -> None:
+        for token in tokens:
+            held = self._held.get(f"{inbox}.{token}")
+            if held is not None:
+                held.call.cancel(StatusCode.CANCELLED, why)
+
+    def _answer_roll_call(self, message: Message) -> None:
+        if message.reply:
+            inbox = message.reply.rpartition(".")[0]
+            unknown = [t for t in rollcall.decode_calls(message.data) if f"{inbox}.{t}" not in self._held]
+            self._reply_soon(message.reply, rollcall.encode_calls(unknown), None)
+
+    def _state_changed(self, connected: bool) -> None:
+        if connected:
+            self._largest = self._connection.max_payload - HEADER_ROOM
+            return
+        for held in list(self._held.values()):
+            if held.stream is not None:
+                # Packets are lost with the connection, and a stream with a hole in it cannot go on.
+                held.call.cancel(StatusCode.UNAVAILABLE, "the connection to NATS was lost during the call")

@@ -5,6 +5,7 @@ A peer's malformed message is a ``ProtocolError``, never any other exception.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
@@ -19,6 +20,9 @@ WIRE_VERSION = "1"
 TIMEOUT = "grpc-timeout"
 STATUS = "grpc-status"
 MESSAGE = "grpc-message"
+ENCODING = "grpc-encoding"
+GZIP = "gzip"
+STREAM = "mesh-stream"
 REFUSED = "mesh-refused"
 ACCEPTED = "mesh-accepted"
 NATS_STATUS = "Status"
@@ -41,24 +45,40 @@ class Reply:
     initial_metadata: Metadata
     trailing_metadata: Metadata
     error: StatusError | None
+    compressed: bool = False
 
 
-def request_headers(metadata: Metadata, timeout: float | None) -> dict[str, str] | None:
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the headers of a request say. ``timeout``: seconds left; ``stream``: the payload is a packet."""
+
+    timeout: float | None = None
+    metadata: Metadata = ()
+    compressed: bool = False
+    stream: bool = False
+
+
+_PLAIN_REQUEST = Request()
+
+
+def request_headers(metadata: Metadata, timeout: float | None, *, compressed: bool = False) -> dict[str, str] | None:
     """Return the headers of a request, or None when it needs none. ``timeout`` is in seconds."""
-    if timeout is None and not metadata:
+    if timeout is None and not metadata and not compressed:
         return None
     headers: dict[str, str] = {}
     if timeout is not None:
         headers[TIMEOUT] = format_timeout(timeout)
+    if compressed:
+        headers[ENCODING] = GZIP
     if metadata:
         write_headers(headers, metadata)
     return headers
 
 
-def read_request(headers: Mapping[str, str] | None) -> tuple[float | None, Metadata]:
-    """Return (seconds until the deadline or None, metadata) of a request."""
+def read_request(headers: Mapping[str, str] | None) -> Request:
+    """Return what the headers of a request say. Raises ``ProtocolError``; ``StatusError`` for an unknown encoding."""
     if not headers:
-        return None, ()
+        return _PLAIN_REQUEST
     timeout: float | None = None
     text = headers.get(TIMEOUT)
     if text is not None:
@@ -67,15 +87,22 @@ def read_request(headers: Mapping[str, str] | None) -> tuple[float | None, Metad
         except ValueError as error:
             raise ProtocolError(str(error)) from None
         if len(headers) == 1:
-            return timeout, ()
-    return timeout, read_headers(headers)[0]
+            return Request(timeout)
+    return Request(timeout, read_headers(headers)[0], _is_compressed(headers), STREAM in headers)
 
 
-def response_headers(initial: Metadata, trailing: Metadata) -> dict[str, str] | None:
+def _is_compressed(headers: Mapping[str, str]) -> bool:
+    encoding = headers.get(ENCODING, "identity")
+    if encoding not in (GZIP, "identity"):
+        raise StatusError(StatusCode.UNIMPLEMENTED, f"unknown message encoding {encoding[:32]!r}: only gzip is known")
+    return encoding == GZIP
+
+
+def response_headers(initial: Metadata, trailing: Metadata, *, compressed: bool = False) -> dict[str, str] | None:
     """Return the headers of an OK reply: None, unless the handler had metadata to send."""
-    if not initial and not trailing:
+    if not initial and not trailing and not compressed:
         return None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {ENCODING: GZIP} if compressed else {}
     write_headers(headers, initial)
     write_headers(headers, trailing, trailing=True)
     return headers
@@ -109,11 +136,36 @@ def read_reply(headers: Mapping[str, str]) -> Reply:
         msg = f"malformed grpc-status: {text[:32]!r}"
         raise ProtocolError(msg)
     if int(text) == 0:
-        return Reply(initial, trailing, None)
+        return Reply(initial, trailing, None, _is_compressed(headers))
     details = decode_message(headers.get(MESSAGE, ""))
     refused = headers.get(REFUSED)
     error = Refusal(details, refused) if refused else StatusError(code_from_number(int(text)), details)
     return Reply(initial, trailing, error)
+
+
+def too_large(size: int, limit: int) -> StatusError:
+    """Return the error for a message that is larger than its receiver takes; the text is gRPC's."""
+    return StatusError(StatusCode.RESOURCE_EXHAUSTED, f"Received message larger than max ({size} vs. {limit})")
+
+
+def gzip(message: bytes) -> bytes:
+    """Compress a message as gRPC's ``gzip`` encoding does."""
+    compressor = zlib.compressobj(wbits=31)
+    return compressor.compress(message) + compressor.flush()
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """Decompress a message. Raises ``StatusError``: RESOURCE_EXHAUSTED beyond ``limit`` bytes, INTERNAL for no gzip."""
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        message = decompressor.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise StatusError(StatusCode.INTERNAL, f"a message is not valid gzip: {error}") from error
+    if len(message) > limit:
+        raise StatusError(StatusCode.RESOURCE_EXHAUSTED, f"Received message larger than max ({limit}), decompressed")
+    if not decompressor.eof:
+        raise StatusError(StatusCode.INTERNAL, "a compressed message is cut off")
+    return message
 
 
 def encode_message(details: str) -> str:

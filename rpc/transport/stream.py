@@ -1,0 +1,240 @@
+"""One call that is carried by packets, on an event loop: what ``wire.stream`` decides, done.
+
+Writing waits for the peer's credit, reading gives credit back; small messages that are written in one go share a
+packet. Both halves of the call path use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from rpc.metadata import Metadata
+from rpc.status import StatusCode, StatusError
+from rpc.tasks import TaskSet
+from rpc.transport.base import Connection, Headers
+from rpc.wire.envelope import ProtocolError, gunzip, gzip
+from rpc.wire.stream import (
+    Ended,
+    HalfClosed,
+    HeadersReceived,
+    MessageReceived,
+    MessageTooLargeError,
+    Role,
+    StreamMachine,
+)
+
+MAX_PACKET = 256 * 1024
+"""Bytes of one packet, if the broker takes as many: larger ones would hold up the other calls of a connection."""
+
+PACKET_MARGIN = 1024
+"""Bytes below the broker's limit that a packet leaves for headers and for what servers on the way add."""
+
+BATCH = 16 * 1024
+"""Bytes of messages that are gathered before a writer has to wait until they are sent."""
+
+
+class Stream:
+    """The two directions of one call. Owned by the half of the call path that made it."""
+
+    def __init__(
+        self,
+        role: Role,
+        connection: Connection,
+        tasks: TaskSet,
+        *,
+        window: int,
+        max_message: int,
+        compress: bool = False,
+        first_headers: Headers | None = None,
+    ) -> None:
+        """``first_headers`` go with the first packet that is sent: a back-end names its instance in them."""
+        self._machine = StreamMachine(role, window=window, max_message=max_message)
+        self._role = role
+        self._connection = connection
+        self._tasks = tasks
+        self._max_message = max_message
+        self._compress = compress
+        self._first_headers = first_headers
+        self._announce = False
+        self._loop = asyncio.get_running_loop()
+        self._max_packet = min(MAX_PACKET, connection.max_payload - PACKET_MARGIN)
+        self._inbound: deque[MessageReceived] = deque()
+        self._no_more = False
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._flush_scheduled = False
+        self._flushing = asyncio.Lock()
+        self.peer_subject = ""
+        """Where packets go; empty until the back-end has accepted."""
+        self.initial_metadata: Metadata = ()
+        self.headers_sent = False
+        self.headers: asyncio.Future[Metadata] = self._loop.create_future()
+        """Resolved with the initial metadata, at the latest when the first message or the end came."""
+        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        """Resolved when the peer ended the call; fails with ``StatusError`` when it broke off."""
+        self.ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    # ------------------------------------------------------------------------------------------------ receiving
+
+    def on_packet(self, data: bytes) -> None:
+        """Take a packet in; called in order of arrival. A broken peer ends the stream."""
+        try:
+            for event in self._machine.receive(data):
+                self._on_event(event)
+        except MessageTooLargeError as error:
+            self.fail(StatusError(StatusCode.RESOURCE_EXHAUSTED, str(error)), tell=True)
+        except ProtocolError as error:
+            self.fail(StatusError(StatusCode.INTERNAL, f"the peer broke the wire protocol: {error}"), tell=True)
+
+    def _on_event(self, event: object) -> None:
+        if isinstance(event, MessageReceived):
+            self._headers_known()
+            self._inbound.append(event)
+            self._readable.set()
+        elif isinstance(event, HeadersReceived):
+            self.initial_metadata = event.metadata
+            self._headers_known()
+        elif isinstance(event, HalfClosed):
+            self._no_more = True
+            self._readable.set()
+        elif isinstance(event, Ended):
+            self._no_more = True
+            self._headers_known()
+            if event.cancelled:
+                self._inbound.clear()
+            if not self.ended.done():
+                self.ended.set_result(event)
+            self._readable.set()
+            self._writable.set()
+        else:
+            self._schedule_flush()
+
+    def _headers_known(self) -> None:
+        if not self.headers.done():
+            self.headers.set_result(self.initial_metadata)
+
+    async def read(self) -> bytes | None:
+        """Return the next message, or None after the last. Raises ``StatusError`` when the stream broke."""
+        while not self._inbound:
+            if self._no_more:
+                return None
+            if self.ended.done() and (error := self.ended.exception()) is not None:
+                raise error
+            self.announce()  # The peer may be waiting to hear who has the call before it goes on.
+            self._readable.clear()
+            await self._readable.wait()
+        event = self._inbound.popleft()
+        self._machine.consumed(event.cost)
+        self._schedule_flush()
+        return gunzip(event.data, self._max_message) if event.compressed else event.data
+
+    # -------------------------------------------------------------------------------------------------- sending
+
+    @property
+    def is_silent(self) -> bool:
+        """True while nothing was sent: a back-end can still answer with a bare error."""
+        return self._first_headers is not None
+
+    def announce(self) -> None:
+        """Server: say who has the call, even if there is no packet to go with it yet."""
+        if self._first_headers is not None:
+            self._announce = True
+            self._schedule_flush()
+
+    def send_headers(self, metadata: Metadata) -> None:
+        """Server: send initial metadata."""
+        self.headers_sent = True
+        self._machine.send_headers(metadata)
+        self._schedule_flush()
+
+    def queue(self, message: bytes) -> None:
+        """Put a message into the queue without waiting; for the first ones of a call."""
+        data, compressed = (gzip(message), True) if self._compress and message else (message, False)
+        self._machine.send_message(data, compressed=compressed)
+
+    async def write(self, message: bytes) -> None:
+        """Send a message; returns when it is on its way, or gathered with a few others that are about to be.
+
+        Raises ``StatusError`` when the stream is over.
+        """
+        self._check_open()
+        self.queue(message)
+        if self._machine.queued < BATCH:
+            self._schedule_flush()
+            return
+        await self.flush()
+        while not self._machine.is_drained:
+            self._check_open()
+            self._writable.clear()
+            await self._writable.wait()
+
+    def _check_open(self) -> None:
+        if self.ended.done():
+            error = self.ended.exception()
+            if error is not None:
+                raise error
+            event = self.ended.result()
+            raise StatusError(event.code, event.details)
+
+    def half_close(self) -> None:
+        """Client: no more messages."""
+        if not self.ended.done():
+            self._machine.half_close()
+            self._schedule_flush()
+
+    async def finish(self, code: StatusCode, details: str, trailing: Metadata, *, discard: bool) -> None:
+        """Server: end the call and return when all of it is out (or can not be sent any more)."""
+        if self.ended.done():
+            return
+        self._machine.end(code, details, trailing, discard=discard)
+        await self.flush()
+        while not self._machine.is_finished and not self.ended.done():
+            self._writable.clear()
+            await self._writable.wait()
+
+    def fail(self, error: StatusError, *, tell: bool) -> None:
+        """Break the stream off; ``tell`` sends the peer a CANCEL."""
+        if self.ended.done():
+            return
+        if tell:
+            self._machine.cancel(error.code, error.details)
+            self._schedule_flush()
+        self._inbound.clear()
+        self.ended.set_exception(error)
+        self._headers_known()
+        self._readable.set()
+        self._writable.set()
+
+    def opening(self) -> bytes:
+        """Client: return the packet that opens the call, with what was queued so far."""
+        return self._machine.next_packet(self._max_packet, even_empty=True) or b""
+
+    def accepted(self, subject: str) -> None:
+        """Client: the back-end takes packets at this subject."""
+        if not self.peer_subject:
+            self.peer_subject = subject
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if self.peer_subject and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._tasks.spawn(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        self._flush_scheduled = False
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Send what the peer's credit allows."""
+        if not self.peer_subject:
+            return
+        async with self._flushing:
+            try:
+                while (packet := self._machine.next_packet(self._max_packet)) is not None or self._announce:
+                    headers, self._first_headers, self._announce = self._first_headers, None, False
+                    await self._connection.publish(self.peer_subject, packet or b"", headers=headers)
+            except (ConnectionError, ValueError) as error:
+                self.fail(StatusError(StatusCode.UNAVAILABLE, str(error)), tell=False)
+        if self._machine.is_drained:
+            self._writable.set()
