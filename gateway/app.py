@@ -1,0 +1,238 @@
+"""The gateway as an ASGI application: any ASGI server may host it, ``gateway.server`` is the one that comes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from time import perf_counter
+from typing import Any, Self
+from urllib.parse import quote
+
+import rpc
+from gateway.access_log import AccessLog
+from gateway.body import Receive
+from gateway.catalog import Catalog, Route
+from gateway.config import Config
+from gateway.connect import connect_routes
+from gateway.errors import connect_error, rest_error
+from gateway.headers import new_request_id
+from gateway.operations import OperationRoute, healthz, metrics, readyz
+from gateway.rest import rest_routes
+from gateway.routes import NO_SEGMENTS
+from gateway.schema import ERROR_DETAILS, Schema
+from gateway.unary import Scope, Send, UnaryServer, send_error
+from rpc import Connection, ServiceWatcher, Stats, StatusCode
+from rpc.telemetry import WorkerStats
+
+logger = logging.getLogger(__name__)
+
+# Methods whose names may become labels of numbers; anything else comes from a client's imagination.
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Gateway:
+    """Serves the services of a mesh over HTTP. Source of the interface: the ASGI specification, HTTP and Lifespan.
+
+    ``async with`` or the server's lifespan events start and stop it. It belongs to one event loop.
+    """
+
+    def __init__(self, config: Config | None = None, *, connection: Connection | None = None) -> None:
+        """``connection`` is one that others use too; without it the gateway makes its own from ``config``."""
+        self.config = config or Config()
+        self._shared_connection = connection
+        self._connection: Connection | None = connection
+        self._channel: rpc.Channel | None = None
+        self._watcher: ServiceWatcher | None = None
+        self._unary: UnaryServer | None = None
+        self._access_log = AccessLog() if self.config.access_log else None
+        directory = self.config.worker_directory
+        self._worker_stats = WorkerStats(directory) if directory is not None else None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.stats = Stats("http")
+        """Numbers of the requests that were answered, by route."""
+        self._catalog = Catalog(self._compile, self._own_routes())
+
+    # ------------------------------------------------------------------------------------------------- life cycle
+
+    async def start(self) -> None:
+        """Connect and begin to follow the mesh. Raises ``ConnectionError`` when the bus cannot be reached."""
+        config = self.config
+        if self._shared_connection is None:
+            self._connection = await rpc.connect(
+                config.nats_url, name="natsmesh-gateway", credentials=config.credentials
+            )
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - for the type checker
+        self._channel = rpc.Channel(connection, prefix=config.prefix)
+        await self._channel.channel_ready()
+        self._unary = UnaryServer(
+            self._channel.handler, config, tracer=rpc.telemetry.http_tracer(), access_log=self._access_log
+        )
+        self._watcher = ServiceWatcher(connection, self._catalog.changed, prefix=config.prefix)
+        await self._watcher.start()
+        self._spawn(self._catalog.run(self._watcher.ready), "gateway-catalog")
+        if self._worker_stats is not None:
+            self._spawn(self._worker_stats.run(), "gateway-worker-stats")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_report_failure)
+        self._tasks.append(task)
+
+    async def close(self) -> None:
+        """Stop; calls that are still under way are cancelled."""
+        if self._watcher is not None:
+            await self._watcher.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._unary is not None:
+            await self._unary.close()
+        if self._channel is not None:
+            await self._channel.close()
+        if self._shared_connection is None and self._connection is not None:
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    async def ready(self) -> None:
+        """Return once the services that were there at the start are served."""
+        await self._catalog.settled.wait()
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is served now, conflicts left out."""
+        return self._catalog.table.all()
+
+    def _reason_against_ready(self) -> str:
+        if self._connection is None or not self._connection.is_connected:
+            return "no connection to NATS"
+        if not self._catalog.settled.is_set():
+            return "the services of the mesh are not known yet"
+        return ""
+
+    def _own_routes(self) -> Sequence[Route]:
+        routes: list[OperationRoute] = [healthz(), readyz(self._reason_against_ready)]
+        if self.config.metrics:
+            routes.append(metrics(self._worker_stats))
+        return routes
+
+    def _compile(self, schema: Schema) -> Sequence[Route]:
+        unary = self._unary
+        assert unary is not None  # noqa: S101 - the catalog runs after start only
+        return [
+            *connect_routes(schema, unary, self.stats),
+            *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
+        ]
+
+    # ------------------------------------------------------------------------------------------------------- ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan of the server."""
+        literals = self._catalog.table.literals.get(scope.get("method", ""))
+        route = literals.get(scope.get("raw_path", b"")) if literals is not None else None
+        if route is not None:
+            await route.serve(scope, receive, send, NO_SEGMENTS)
+        else:
+            await self._other(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is no literal path: variables, other kinds of scopes, mistakes."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            return await self._lifespan(receive, send)
+        if kind == "websocket":
+            await receive()
+            return await send({"type": "websocket.close", "code": 1000, "reason": "not served here"})
+        path = raw_path(scope)
+        method: str = scope["method"]
+        table = self._catalog.table
+        found = table.find(method, path)
+        if found is None and method == "HEAD":
+            # As GET, only that the server sends no body with it (RFC 9110, 9.3.2).
+            scope = {**scope, "method": "GET"}
+            found = table.find("GET", path)
+        if found is not None:
+            route, segments = found
+            return await route.serve(scope, receive, send, segments)
+        return await self._not_found(scope, method, path, send)
+
+    async def _not_found(self, scope: Scope, method: str, path: bytes, send: Send) -> None:
+        started = perf_counter()
+        request_id = new_request_id()
+        headers: list[tuple[bytes, bytes]] = []
+        allowed = self._catalog.table.methods_for(path)
+        if allowed:
+            if "GET" in allowed:
+                allowed.append("HEAD")
+            headers.append((b"allow", ", ".join(sorted({*allowed, "OPTIONS"})).encode()))
+        if allowed and method == "OPTIONS":
+            status = 204
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            shown = path[:200].decode("utf-8", "replace")
+            if allowed:
+                status, code = 405, StatusCode.UNIMPLEMENTED
+                message = f"{shown} does not take {method[:20]}"
+            else:
+                status, code = 404, StatusCode.NOT_FOUND
+                message = f"nothing is served at {shown}"
+            body = _error_for(scope, code, message)
+            await send_error(send, status, body, request_id, headers)
+        seconds = perf_counter() - started
+        self.stats.entry(method if method in _KNOWN_METHODS else "_OTHER", "", "http").record(status, seconds)
+        if self._access_log is not None:
+            self._access_log.write(scope, status, seconds, request_id)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except Exception as error:  # told to the server, which stops and says so
+                    if not isinstance(error, ConnectionError):
+                        logger.exception("the gateway could not start")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def raw_path(scope: Scope) -> bytes:
+    """Return the path as it was sent, below the mount point, without the query string."""
+    raw: bytes | None = scope.get("raw_path")
+    if not raw:
+        raw = quote(scope["path"]).encode()
+    # The specification leaves the query string out; some servers do not.
+    raw = raw.partition(b"?")[0]
+    root = scope.get("root_path", "")
+    if root:
+        raw = raw.removeprefix(quote(root).encode())
+    return raw if raw.startswith(b"/") else b"/" + raw
+
+
+def _error_for(scope: Scope, code: StatusCode, message: str) -> bytes:
+    """Return an error as a client on an unknown path can read it: Connect's form for those who say they speak it."""
+    for name, value in scope["headers"]:
+        if name == b"connect-protocol-version" or (
+            name == b"content-type" and value.startswith(b"application/connect")
+        ):
+            # Connect's code for an unknown procedure.
+            return connect_error(StatusCode.UNIMPLEMENTED, message, (), ERROR_DETAILS)
+    return rest_error(code, message, (), ERROR_DETAILS)
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task of the gateway has failed: %s", task.get_name(), exc_info=error)

@@ -1,0 +1,96 @@
+"""Reading the body of a request: never more of it than is allowed, and not forever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.aging import Aging
+from gateway.errors import HttpError
+from rpc import StatusCode
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+class ClientGone(Exception):  # noqa: N818 - it is no error of ours
+    """The client hung up; there is nobody to answer."""
+
+
+class BodyReader:
+    """Reads bodies of at most ``limit`` bytes that keep coming: some of it every ``patience`` seconds, roughly.
+
+    It belongs to the event loop that it is made on.
+    """
+
+    __slots__ = ("_loop", "_too_slow", "_waiting", "limit")
+
+    def __init__(self, limit: int, patience: float) -> None:
+        self.limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Aging[asyncio.Task[Any], Receive] = Aging(patience, self._give_up)
+        self._too_slow: set[asyncio.Task[Any]] = set()
+
+    async def read(self, receive: Receive, announced: int) -> bytes:
+        """Return the whole body; ``announced`` is its length by the headers.
+
+        Raises ``HttpError`` 413 before anything is read when the client announces too much, and as soon as too much has
+        come; 408 when nothing comes for too long; ``ClientGone``.
+        """
+        if announced > self.limit:
+            raise self.too_large()
+        task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # an application runs in a task
+        waiting = self._waiting
+        waiting.add(task, receive)
+        try:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: bytes = message.get("body", b"")
+                if len(body) > self.limit:
+                    raise self.too_large()
+                return body
+            return await self._read_on(message, receive, task)
+        except asyncio.CancelledError:
+            if task in self._too_slow:
+                self._too_slow.discard(task)
+                task.uncancel()
+                raise HttpError(
+                    StatusCode.DEADLINE_EXCEEDED,
+                    "the body did not arrive in time",
+                    status=408,
+                    headers=[(b"connection", b"close")],
+                ) from None
+            raise
+        finally:
+            waiting.remove(task)
+
+    async def _read_on(self, message: Message, receive: Receive, task: asyncio.Task[Any]) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            if chunk:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > self.limit:
+                    raise self.too_large()
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            self._waiting.remove(task)
+            self._waiting.add(task, receive)
+            message = await receive()
+
+    def too_large(self) -> HttpError:
+        """Return the 413 that names the limit."""
+        return HttpError(StatusCode.RESOURCE_EXHAUSTED, f"the body is larger than {self.limit} bytes", status=413)
+
+    def _give_up(self, task: asyncio.Task[Any], _receive: Receive) -> None:
+        self._too_slow.add(task)
+        task.cancel()
+
+    def close(self) -> None:
+        """Wait for no body any more."""
+        self._waiting.close()

@@ -1,0 +1,84 @@
+"""The options of a gateway, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.headers import may_be_forwarded
+
+MEBIBYTE = 1024 * 1024
+
+
+class ConfigError(ValueError):
+    """An option with a value that makes no sense; the text says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How a gateway listens, what it allows, what it tells. Times are seconds, sizes bytes."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+    port: int = 8080
+    """0 takes a free one."""
+
+    nats_url: str | None = None
+    """None is ``$NATS_URL``, or nats-server's default address on this machine."""
+
+    credentials: str | Path | None = None
+    """A NATS ``.creds`` file; None is ``$NATS_CREDS``."""
+
+    prefix: str = ""
+    """Separates meshes on one NATS account."""
+
+    workers: int = 1
+    """Processes that share the port."""
+
+    timeout: float = 30.0
+    """The deadline of a call whose client names none."""
+
+    max_timeout: float = 600.0
+    """The longest deadline that a client can ask for."""
+
+    max_body: int = 16 * MEBIBYTE
+    """A larger body is refused with 413."""
+
+    body_patience: float = 20.0
+    """A body of which no part arrives for so long (up to twice that) is refused with 408."""
+
+    keep_alive: float = 75.0
+    """An idle connection is closed after it."""
+
+    grace: float = 30.0
+    """Requests under way when the gateway is told to stop have so long to finish."""
+
+    ignore_unknown: bool = False
+    """REST: pass over unknown JSON fields and query parameters instead of refusing them. (Connect always does.)"""
+
+    forward_headers: tuple[str, ...] = ()
+    """Headers that pass to services although they would not by default, like ``user-agent`` or ``x-forwarded-for``."""
+
+    access_log: bool = False
+    """One line per request in the log ``gateway.access``."""
+
+    metrics: bool = True
+    """Serve ``/metrics``."""
+
+    worker_directory: Path | None = None
+    """Where workers that share a port exchange their numbers; ``run`` makes it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port {self.port}: choose one from 1 to 65535, or 0 for a free one")
+        if self.workers < 1:
+            raise ConfigError(f"workers {self.workers}: at least 1 is needed")
+        for name in ("timeout", "max_timeout", "body_patience", "keep_alive"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")
+        if self.grace < 0:
+            raise ConfigError(f"grace {self.grace}: must not be negative")
+        for name in self.forward_headers:
+            if not may_be_forwarded(name):
+                raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
+        if self.max_body < 1:
+            raise ConfigError(f"max_body {self.max_body}: must be at least 1 byte")

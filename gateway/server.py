@@ -1,0 +1,128 @@
+"""Serving a gateway: uvicorn with zttp (HTTP/1.1 and h2c on one port) on uvloop, in one process or in several.
+
+Workers share one listening socket, which their parent opens: a taken port is found before anything starts, and a
+worker that stops takes no connection with it that nobody has accepted yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from gateway.app import Gateway
+from gateway.config import Config
+
+logger = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
+
+
+class ListenError(OSError):
+    """The address cannot be listened on; the text says why and what to do."""
+
+
+def run(config: Config, *, before_start: Callable[[], None] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; requests under way then have ``config.grace`` seconds to finish.
+
+    ``before_start`` is called in each process that serves, before anything else there (to configure logging and
+    telemetry); with several workers it must be importable. Returns an exit code. Raises ``ListenError``.
+    """
+    listener = listen(config)
+    try:
+        if config.workers == 1:
+            return _serve(config, listener, before_start)
+        with tempfile.TemporaryDirectory(prefix="natsmesh-gateway-") as directory:
+            return _supervise(dataclasses.replace(config, worker_directory=Path(directory)), listener, before_start)
+    finally:
+        listener.close()
+
+
+def listen(config: Config) -> socket.socket:
+    """Return a socket that listens where the configuration says. Raises ``ListenError``."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(error.errno, _why_not(error, config)) from error
+    listener.setblocking(False)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _why_not(error: OSError, config: Config) -> str:
+    where = f"{config.host}:{config.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another process: stop it, or choose another port"
+    if error.errno == errno.EACCES:
+        return f"{where} may not be listened on: ports below 1024 need a privilege, choose a higher one"
+    return f"cannot listen on {where}: {error.strerror or error}"
+
+
+def server_config(config: Config, before_start: Callable[[], None] | None) -> uvicorn.Config:
+    """Return how uvicorn is to serve a gateway."""
+    return uvicorn.Config(
+        partial(_application, config, before_start),
+        factory=True,
+        host=config.host,
+        port=config.port,
+        http="zttp",
+        http2=True,
+        loop="uvloop" if sys.platform != "win32" else "auto",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        workers=config.workers,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=max(1, round(config.keep_alive)),
+        timeout_graceful_shutdown=max(1, round(config.grace)),
+    )
+
+
+def _application(config: Config, before_start: Callable[[], None] | None) -> Gateway:
+    if before_start is not None:
+        before_start()
+    return Gateway(config)
+
+
+def _serve(config: Config, listener: socket.socket, before_start: Callable[[], None] | None) -> int:
+    server = uvicorn.Server(server_config(config, before_start))
+    # uvicorn raises the signal again that it stopped for, once it has stopped: then it has done its work.
+    restore = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        return EXIT_FAILED  # uvicorn's word for a lifespan that failed; it has logged why.
+    finally:
+        for each, handler in restore.items():
+            signal.signal(each, handler)
+    return EXIT_OK if server.started else EXIT_FAILED
+
+
+def _supervise(config: Config, listener: socket.socket, before_start: Callable[[], None] | None) -> int:
+    os.set_inheritable(listener.fileno(), True)
+    Multiprocess(server_config(config, before_start), sockets=[listener]).run()
+    return EXIT_OK

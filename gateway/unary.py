@@ -1,0 +1,233 @@
+"""The lean path: one HTTP request, one call, one HTTP response. REST and plain Connect requests both take it.
+
+What differs between them is in their routes: how a request becomes bytes, how bytes become an answer, how an error
+looks. Whatever can be prepared when a route is built is; nothing here does work per request that could be done there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.any_pb2 import Any as GoogleAny
+
+from gateway.access_log import AccessLog
+from gateway.body import BodyReader, ClientGone, Receive
+from gateway.config import Config
+from gateway.errors import HttpError, details_of, status_of
+from gateway.hangup import HangupWatch
+from gateway.headers import HeaderReader, RequestHead, answer_headers, new_request_id
+from gateway.http_status import HTTP_STATUS
+from gateway.path_template import PathTemplate
+from gateway.transcode import JSON, Answer, ResponseError
+from rpc import Call, Handler, MethodInfo, StatusCode, StatusError
+
+if TYPE_CHECKING:
+    from rpc.telemetry import HttpSpan, HttpTracer  # loads OpenTelemetry
+
+logger = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CLIENT_GONE = 499
+"""The status of requests whose client hung up: for logs and numbers, it is never sent."""
+
+
+class Numbers(Protocol):
+    """Counts the requests of one route."""
+
+    def record(self, code: int, seconds: float) -> None:
+        """Count one request: its HTTP status and duration."""
+
+
+class UnaryRoute(Protocol):
+    """What the lean path asks of a route."""
+
+    @property
+    def http_method(self) -> str:
+        """``GET``, ``POST`` ... or ``*``."""
+
+    @property
+    def template(self) -> PathTemplate:
+        """Which paths lead here."""
+
+    @property
+    def info(self) -> MethodInfo:
+        """The method that is called."""
+
+    @property
+    def has_body(self) -> bool:
+        """False: the body, if there is one, is not read."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """Where requests of this route are counted."""
+
+    def other_way(self, head: RequestHead) -> AsgiApp | None:
+        """Return who serves a request that is not plain, or None when it is."""
+
+    def prepare(
+        self, head: RequestHead, body: bytes, segments: list[bytes], query: bytes
+    ) -> tuple[bytes, Callable[[bytes], Answer]]:
+        """Return the serialized request, and what makes an answer of the serialized response. Raises ``HttpError``."""
+
+    def error(self, code: StatusCode, message: str, details: Sequence[GoogleAny]) -> bytes:
+        """Return an error as this front-end's JSON."""
+
+
+class UnaryServer:
+    """Carries unary requests through ``invoke``. One per worker; it belongs to the event loop that it is made on."""
+
+    def __init__(
+        self, invoke: Handler, config: Config, *, tracer: HttpTracer | None, access_log: AccessLog | None
+    ) -> None:
+        self.invoke = invoke
+        self.headers = HeaderReader(config.forward_headers)
+        self.bodies = BodyReader(config.max_body, config.body_patience)
+        self.watch = HangupWatch()
+        self._timeout = config.timeout
+        self._max_timeout = config.max_timeout
+        self._tracer = tracer
+        self._access_log = access_log
+        self._loop = asyncio.get_running_loop()
+
+    def deadline(self, timeout: float | None) -> float:
+        """Return the deadline of a call that starts now, for what its client is ready to wait."""
+        seconds = self._timeout if timeout is None else min(timeout, self._max_timeout)
+        return self._loop.time() + seconds
+
+    async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
+        """Answer one request."""
+        started = perf_counter()
+        span: HttpSpan | None = None
+        if self._tracer is not None:
+            span = self._tracer.start(scope["method"], route.template.source, scope)
+        request_id = b""
+        status = 500
+        failure: BaseException | None = None
+        call: Call | None = None
+        try:
+            head = self.headers.read(scope["headers"])
+            request_id = head.request_id or new_request_id()
+            other_way = route.other_way(head)
+            if other_way is not None:
+                status = await watched(other_way, scope, receive, send, request_id)
+                return
+            body = await self.bodies.read(receive, head.content_length) if route.has_body else b""
+            request, answer = route.prepare(head, body, segments, scope["query_string"])
+            call = Call(
+                route.info,
+                request,
+                metadata=() if head.metadata is None else tuple(head.metadata),
+                deadline=self.deadline(head.timeout),
+            )
+            self.watch.add(call, receive)
+            try:
+                await self.invoke(call)
+            finally:
+                self.watch.remove(call)
+            content_type, body = answer(call.response)
+            headers = [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", request_id),
+            ]
+            if call.initial_metadata or call.trailing_metadata:
+                headers += answer_headers(call.initial_metadata, call.trailing_metadata)
+            status = 200
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        except (HttpError, StatusError, ResponseError) as error:
+            status = await self._answer_error(route, error, call, request_id, send)
+        except ClientGone:
+            status = CLIENT_GONE
+        except Exception as error:  # noqa: BLE001 - a bug of ours: logged, answered with 500
+            failure = error
+            status = await self._answer_bug(route, error, request_id, send, answered=status == 200)
+        except BaseException as error:  # the task is being cancelled: for the span, then onwards
+            failure = error
+            raise
+        finally:
+            seconds = perf_counter() - started
+            route.numbers.record(status, seconds)
+            if span is not None:
+                span.end(status, failure)
+            if self._access_log is not None:
+                self._access_log.write(scope, status, seconds, request_id)
+
+    async def _answer_error(
+        self,
+        route: UnaryRoute,
+        error: HttpError | StatusError | ResponseError,
+        call: Call | None,
+        request_id: bytes,
+        send: Send,
+    ) -> int:
+        headers: list[tuple[bytes, bytes]] = []
+        details: Sequence[GoogleAny] = ()
+        if isinstance(error, HttpError):
+            code, message, status = error.code, error.message, error.status
+            details = error.details
+            headers = error.headers
+        elif isinstance(error, ResponseError):
+            logger.warning("%s: %s (request %s)", route.info.full_name, error, request_id.decode())
+            code, message, status = StatusCode.INTERNAL, str(error), 500
+        else:
+            code, message = status_of(error)
+            status = HTTP_STATUS[code]
+            if call is not None:
+                details = details_of(call.trailing_metadata)
+                headers = answer_headers(call.initial_metadata, call.trailing_metadata)
+        await send_error(send, status, route.error(code, message, details), request_id, headers)
+        return status
+
+    async def _answer_bug(
+        self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, *, answered: bool
+    ) -> int:
+        logger.error("%s: request %s failed", route.info.full_name, request_id.decode(), exc_info=error)
+        if answered:
+            raise error  # The server must cut the connection: a response has begun that cannot be ended.
+        body = route.error(StatusCode.INTERNAL, internal_error(request_id), ())
+        await send_error(send, 500, body, request_id)
+        return 500
+
+    async def close(self) -> None:
+        """Let go of what waits for clients."""
+        self.bodies.close()
+        await self.watch.close()
+
+
+def internal_error(request_id: bytes) -> str:
+    """Return all that a client learns of a failure of ours."""
+    return f"internal error; the gateway's log tells more under request id {request_id.decode()}"
+
+
+async def send_error(
+    send: Send, status: int, body: bytes, request_id: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send an error's JSON."""
+    head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *headers]
+    if request_id:
+        head.append((b"x-request-id", request_id))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def watched(app: AsgiApp, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> int:
+    """Run another application for a request: its response gets the request's id. Returns its status."""
+    status = CLIENT_GONE
+
+    async def forward(message: dict[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+        await send(message)
+
+    await app(scope, receive, forward)
+    return status
