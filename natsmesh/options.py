@@ -56,17 +56,23 @@ class Mesh:
         return words if self.credentials is None else [*words, "--creds", self.credentials]
 
 
-def mesh_options(function: F) -> F:
-    """Add ``--nats``, ``--creds`` and ``--prefix``; the command gets a ``Mesh`` as its argument ``mesh``."""
+def mesh_options(default: str | None = DEFAULT_URL) -> Callable[[F], F]:
+    """Add ``--nats``, ``--creds`` and ``--prefix``; the command gets a ``Mesh`` as its argument ``mesh``.
 
+    With None for ``default`` a command that is given no URL gets a ``Mesh`` without one.
+    """
+    return lambda function: _mesh_options(function, default)
+
+
+def _mesh_options(function: F, default: str | None) -> F:
     @click.option(
         "--nats",
         "url",
         metavar="URL",
         envvar="NATS_URL",
         show_envvar=True,
-        default=DEFAULT_URL,
-        show_default=True,
+        default=default,
+        show_default=default is not None,
         callback=_check_url,
         help="The broker; several of a cluster, separated by commas.",
     )
@@ -89,8 +95,8 @@ def mesh_options(function: F) -> F:
         help="Prefix of all subjects: separates meshes on one NATS account.",
     )
     @wraps(function)
-    def command(*args: Any, url: str, credentials: Path | None, prefix: str, **kwargs: Any) -> Any:
-        mesh = Mesh(url, None if credentials is None else str(credentials), prefix)
+    def command(*args: Any, url: str | None, credentials: Path | None, prefix: str, **kwargs: Any) -> Any:
+        mesh = Mesh(url or "", None if credentials is None else str(credentials), prefix)
         return function(*args, mesh=mesh, **kwargs)
 
     return command  # type: ignore[return-value]  # the same command, with options added
@@ -125,8 +131,11 @@ def grace_option(default: float) -> Callable[[F], F]:
     )
 
 
-def _check_url(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _check_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     from urllib.parse import urlsplit
+
+    if value is None:
+        return None
 
     for part in value.split(","):
         url = part.strip()

@@ -49,6 +49,7 @@ class Supervised:
         grace: float,
         env: Mapping[str, str] | None = None,
         wait_for_change: bool = False,
+        on_ready: Callable[[ChildProcess], None] = lambda _: None,
     ) -> None:
         """Describe the process.
 
@@ -61,6 +62,7 @@ class Supervised:
             env: Its environment; None: ours.
             wait_for_change: What to do about a process that ends with ``Exit.USAGE`` (it would end so again): wait for
                 ``restart`` (True), or go on as with any other crash.
+            on_ready: Told of each process that is ready, the first one and its successors.
         """
         self.name = name
         self.child: ChildProcess | None = None
@@ -70,6 +72,7 @@ class Supervised:
         self._grace = grace
         self._env = env
         self._wait_for_change = wait_for_change
+        self._on_ready = on_ready
         self._changed = asyncio.Event()
         self._replacing = asyncio.Lock()
         self._requested = False
@@ -77,6 +80,8 @@ class Supervised:
         self._others: set[ChildProcess] = set()
         self.was_ready = asyncio.Event()
         """Set once it was ready for the first time."""
+        self.was_started = asyncio.Event()
+        """Set once the first start has shown whether it works."""
 
     @property
     def is_ready(self) -> bool:
@@ -100,9 +105,11 @@ class Supervised:
             since = loop.time()
             if ready:
                 self.was_ready.set()
+                self._on_ready(child)
             elif child.exit_code is None and not self._stopping:
                 self._say(f"{self.name} was not ready after {START_SECONDS:.0f} s: it is ended")
                 await child.stop(0)
+            self.was_started.set()
             child = await self._current_ended(child)
             if self._stopping:
                 return Exit.OK
@@ -156,6 +163,7 @@ class Supervised:
                 await new.stop(0)  # broken; or the old one crashed meanwhile, and `run` has started another one
                 return None
             self.child = new
+            self._on_ready(new)
             return new
         finally:
             self._others.discard(new)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("-v", "--verbose", is_flag=True, help="Print the metadata of the answer to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer on one line, and errors as JSON.")
 @timeout_option(10.0)
-@mesh_options
+@mesh_options()
 def command(
     method: str, request: str, headers: tuple[str, ...], verbose: bool, as_json: bool, timeout: float, mesh: Mesh
 ) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("describe")
 @click.argument("name", metavar="SERVICE[/METHOD]")
 @json_option
-@mesh_options
+@mesh_options()
 def command(name: str, as_json: bool, mesh: Mesh) -> None:
     """Describe a service: its methods, HTTP routes and messages, as proto text learned from the bus."""
     service, _, method = name.removeprefix("/").partition("/")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.option("--instances", "by_instance", is_flag=True, help="One line for each instance instead of each service.")
 @json_option
-@mesh_options
+@mesh_options()
 def command(by_instance: bool, as_json: bool, mesh: Mesh) -> None:
     """List the services on the mesh: versions, instances, calls and load, as the back-ends report them."""
     instances = asyncio.run(_ask(mesh))

@@ -18,7 +18,7 @@ from natsmesh.options import Mesh, grace_option, mesh_options
 @click.option("--queue", type=click.IntRange(0), help="Calls that wait in one process; others go elsewhere.")
 @click.option("--service-version", default=None, metavar="X.Y.Z", help="Announced version; default: pyproject.toml's.")
 @grace_option(10.0)
-@mesh_options
+@mesh_options()
 def command(
     targets: tuple[str, ...],
     workers: int | None,

@@ -1,0 +1,1 @@
+"""``natsmesh dev``: everything on one machine, reloaded as files are saved."""
