@@ -14,8 +14,8 @@ current_deadline: ContextVar[float | None] = ContextVar("natsmesh_deadline", def
 
 
 def format_timeout(seconds: float) -> str:
-    """Return a ``grpc-timeout`` value for a positive duration, in the finest unit that eight digits hold."""
-    microseconds = int(seconds * 1e6)
+    """Return a ``grpc-timeout`` value for a duration, at least 0, in the finest unit that eight digits hold."""
+    microseconds = int(min(max(seconds, 0.0), 99_999_999.0) * 1e6)
     if microseconds <= 0:
         return "0u"
     if microseconds < 100_000_000:
@@ -23,7 +23,7 @@ def format_timeout(seconds: float) -> str:
     milliseconds = microseconds // 1000
     if milliseconds < 100_000_000:
         return f"{milliseconds}m"
-    return f"{min(milliseconds // 1000, 99_999_999)}S"
+    return f"{milliseconds // 1000}S"
 
 
 def parse_timeout(value: str) -> float:
