@@ -1,0 +1,120 @@
+"""Requests and replies as headers. The invariant: whatever a peer sends is a value or a ProtocolError, nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpc.metadata import Metadata
+from rpc.status import Refusal, StatusCode, StatusError
+from rpc.wire import envelope
+from rpc.wire.envelope import ProtocolError, Reply
+from tests.unit.test_metadata import METADATA
+
+CODES = st.sampled_from([code for code in StatusCode if code is not StatusCode.OK])
+
+HOSTILE = st.dictionaries(
+    st.one_of(
+        st.text(max_size=10),
+        st.sampled_from(
+            [
+                "grpc-timeout", "grpc-status", "grpc-message", "grpc-status-details-bin", "mesh-refused",
+                "mesh-accepted", "Status", "Nats-Service-Error", "Nats-Service-Error-Code", "a", "a-bin",
+                "mesh-dup-1-a", "mesh-trailer-a", "mesh-dup-1-mesh-trailer-a-bin",
+            ]
+        ),
+    ),
+    st.one_of(st.text(max_size=20), st.sampled_from(["0", "1", "16", "17", "999", "-1", "503", "%", "%zz", "%ff"])),
+)  # fmt: skip
+
+
+@given(st.one_of(st.none(), st.floats(min_value=0, max_value=1e6)), METADATA)
+def test_requests_come_back_as_they_were_written(timeout: float | None, metadata: Metadata) -> None:
+    headers = envelope.request_headers(metadata, timeout)
+    read_timeout, read_metadata = envelope.read_request(headers)
+    assert read_metadata == metadata
+    assert (read_timeout is None) == (timeout is None)
+    if timeout is not None and read_timeout is not None:
+        assert read_timeout == pytest.approx(timeout, rel=1e-3, abs=1e-6)
+
+
+def test_what_has_nothing_to_say_needs_no_headers() -> None:
+    assert envelope.request_headers((), None) is None
+    assert envelope.response_headers((), ()) is None
+    assert envelope.read_request(None) == envelope.read_request({}) == (None, ())
+
+
+@given(METADATA, METADATA)
+def test_responses_come_back_as_they_were_written(initial: Metadata, trailing: Metadata) -> None:
+    headers = envelope.response_headers(initial, trailing)
+    if headers is not None:
+        assert envelope.read_reply(headers) == Reply(initial, trailing, None)
+
+
+@given(CODES, st.text(max_size=200), METADATA, METADATA)
+def test_errors_come_back_as_they_were_written(
+    code: StatusCode, details: str, initial: Metadata, trailing: Metadata
+) -> None:
+    headers = envelope.error_headers(code, details, initial, trailing)
+    for name in ("grpc-message", "Nats-Service-Error", "Nats-Service-Error-Code"):
+        assert headers[name].isascii()
+        assert headers[name].isprintable()
+        assert headers[name] == headers[name].strip()
+    reply = envelope.read_reply(headers)
+    assert reply.error is not None
+    assert type(reply.error) is StatusError
+    assert reply.error.code is code
+    assert reply.error.details == details.encode("utf-8", "replace").decode()
+    assert (reply.initial_metadata, reply.trailing_metadata) == (initial, trailing)
+
+
+@pytest.mark.parametrize("reason", ["queue-full", "draining"])
+def test_a_refusal_says_that_nothing_was_started(reason: str) -> None:
+    error = envelope.read_reply(envelope.error_headers(StatusCode.UNAVAILABLE, "busy", refused=reason)).error
+    assert isinstance(error, Refusal)
+    assert (error.code, error.details, error.reason) == (StatusCode.UNAVAILABLE, "busy", reason)
+
+
+def test_no_responders_is_a_refusal() -> None:
+    error = envelope.read_reply({"Status": "503"}).error
+    assert isinstance(error, Refusal)
+    assert error.reason == "no-responders"
+
+
+def test_details_are_cut_at_a_whole_character() -> None:
+    details = "ä" * envelope.MAX_DETAILS_BYTES
+    read = envelope.decode_message(envelope.encode_message(details))
+    assert details.startswith(read)
+    assert len(read.encode()) == envelope.MAX_DETAILS_BYTES
+
+
+@pytest.mark.parametrize("number", ["17", "99", "999"])
+def test_numbers_that_grpc_does_not_define_are_unknown(number: str) -> None:
+    error = envelope.read_reply({"grpc-status": number}).error
+    assert error is not None
+    assert error.code is StatusCode.UNKNOWN
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "1.0", "\u0661", "1 ", "0x0", "12345"])
+def test_a_malformed_status_is_a_protocol_error(number: str) -> None:
+    with pytest.raises(ProtocolError):
+        envelope.read_reply({"grpc-status": number})
+
+
+@given(HOSTILE)
+def test_any_headers_give_a_reply_or_a_protocol_error(headers: dict[str, str]) -> None:
+    try:
+        reply = envelope.read_reply(headers)
+    except ProtocolError:
+        return
+    assert isinstance(reply, Reply)
+    assert reply.error is None or reply.error.code is not StatusCode.OK
+
+
+@given(HOSTILE)
+def test_any_headers_give_a_request_or_a_protocol_error(headers: dict[str, str]) -> None:
+    try:
+        timeout, metadata = envelope.read_request(headers)
+    except ProtocolError:
+        return
+    assert timeout is None or timeout >= 0
+    assert isinstance(metadata, tuple)
