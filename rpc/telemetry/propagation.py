@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
-from opentelemetry import baggage, propagate
+from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -177,17 +177,21 @@ class TextMapPropagator:
     """Whatever ``OTEL_PROPAGATORS`` names (b3, jaeger, xray, ...), by the propagators that OpenTelemetry finds."""
 
     def __init__(self, baggage_keys: Iterable[str] = ()) -> None:
+        """Raises ``ValueError`` when a propagator of that name is not installed."""
+        from opentelemetry import propagate  # noqa: PLC0415 - reads the variable at import, and raises there
+
+        self._text_map = propagate.get_global_textmap()
         self.baggage_keys = frozenset(baggage_keys)
 
     def extract(self, metadata: Metadata) -> Context:
         """See ``Propagator``."""
         carrier = {key: value for key, value in metadata if isinstance(value, str)}
-        return self._restrict(propagate.extract(carrier, Context()))
+        return self._restrict(self._text_map.extract(carrier, Context()))
 
     def inject(self, metadata: Metadata, context: Context) -> Metadata:
         """See ``Propagator``."""
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, self._restrict(context))
+        self._text_map.inject(carrier, self._restrict(context))
         pairs: Mapping[str, str] = {key.lower(): value for key, value in carrier.items()}
         return tuple(pair for pair in metadata if pair[0] not in pairs and pair[0] not in KEYS) + tuple(pairs.items())
 
