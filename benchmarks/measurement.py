@@ -63,8 +63,7 @@ def _loaded_window(setup: Setup, stage: Stage, seconds: float, ready: float) -> 
     if not result.calls:
         raise BenchmarkError(f"{setup.name}: not one call was answered")
     if result.errors:
-        logs = "\n".join(f"--- {program.name}\n{program.log_tail()}" for program in stage.programs)
-        raise BenchmarkError(f"{setup.name}: {result.errors} of {result.calls} calls failed\n{logs}")
+        raise BenchmarkError(f"{setup.name}: {result.errors} of {result.calls} calls failed\n{stage.logs()}")
     return Window(
         setup=setup.name,
         calls=result.calls,
@@ -102,16 +101,14 @@ def await_answer(setup: Setup, stage: Stage, backend: Program) -> float:
     deadline = backend.started_at + START_TIMEOUT
     problem = "it was not asked"
     while time.perf_counter() < deadline:
-        backend.check_alive()
+        stage.check_alive()
         try:
             check_answer(setup, stage.gateway_port, "at the start")
             return time.perf_counter() - backend.started_at
         except (BenchmarkError, OSError, http.client.HTTPException) as error:
             problem = str(error)
         time.sleep(0.01)
-    raise BenchmarkError(
-        f"{setup.name} gave no right answer within {START_TIMEOUT:.0f} s: {problem}\n{backend.log_tail()}"
-    )
+    raise BenchmarkError(f"{setup.name} gave no right answer within {START_TIMEOUT:.0f} s: {problem}\n{stage.logs()}")
 
 
 def check_answer(setup: Setup, port: int, when: str) -> None:

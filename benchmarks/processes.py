@@ -139,6 +139,15 @@ class Stage:
             f"{program.name} did not listen on {port} within {START_TIMEOUT:.0f} s\n{program.log_tail()}"
         )
 
+    def check_alive(self) -> None:
+        """Raises BenchmarkError when a process has ended."""
+        for program in self.programs:
+            program.check_alive()
+
+    def logs(self) -> str:
+        """The ends of all logs, for an error's text."""
+        return "\n".join(f"--- {program.name}\n{program.log_tail()}" for program in self.programs)
+
     def cpu_seconds(self) -> dict[Role, float]:
         """CPU seconds used so far, user and system, summed by role. Raises BenchmarkError when a process has ended."""
         seconds: dict[Role, float] = {}
