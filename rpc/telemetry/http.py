@@ -72,7 +72,7 @@ class HttpSpan:
     def end(self, status: int, error: BaseException | None = None) -> None:
         """Say how the request was answered: the HTTP status, and the exception that is to blame, if one is.
 
-        A status of 500 and above is an error. ``CancelledError`` is the client that went away.
+        Statuses from 500 on are errors, and 499, the client that went away.
         """
         detach(self._token)
         span = self._span
@@ -84,7 +84,7 @@ class HttpSpan:
             span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
             if not isinstance(error, asyncio.CancelledError):
                 span.record_exception(error)
-        elif status >= 500:
+        elif semconv.http_failed(status):
             span.set_attribute(semconv.ERROR_TYPE, str(status))
             span.set_status(Status(StatusCode.ERROR))
         span.end()

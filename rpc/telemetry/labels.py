@@ -44,6 +44,6 @@ def _http(labels: tuple[str, ...], code: int) -> dict[str, str | int]:
     }
     if route:
         result[semconv.HTTP_ROUTE] = route
-    if code >= 500:
+    if semconv.http_failed(code):
         result[semconv.ERROR_TYPE] = str(code)
     return result

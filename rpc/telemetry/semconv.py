@@ -74,3 +74,11 @@ SERVER_ERRORS: Final = frozenset(
 
 Source: semantic conventions for gRPC, server span, ``rpc.response.status_code``.
 """
+
+
+def http_failed(status: int) -> bool:
+    """Return whether a response means a failed request on the server's side.
+
+    The conventions say 500 and above, and requests that were cancelled: 499 stands for a client that went away.
+    """
+    return status >= 500 or status == 499

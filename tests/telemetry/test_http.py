@@ -86,6 +86,7 @@ def test_a_request(make: Callable[..., HttpTracer], exporter: InMemorySpanExport
     [
         (404, None, StatusCode.UNSET, None, 0),
         (503, None, StatusCode.ERROR, "503", 0),
+        (499, None, StatusCode.ERROR, "499", 0),
         (500, ZeroDivisionError("x"), StatusCode.ERROR, "ZeroDivisionError", 1),
         (499, asyncio.CancelledError(), StatusCode.ERROR, "CancelledError", 0),
     ],
