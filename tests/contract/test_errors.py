@@ -1,6 +1,7 @@
 """Calls that fail: how a handler says so, and what the caller sees."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -40,10 +41,8 @@ async def test_abort_without_details(mesh: Mesh) -> None:
 
 async def test_abort_counts_even_if_its_exception_is_swallowed(mesh: Mesh) -> None:
     async def ask(request: Question, context: ServicerContext) -> Answer:
-        try:
+        with suppress(Exception):
             await context.abort(StatusCode.NOT_FOUND, "gone")
-        except Exception as error:
-            assert isinstance(error, grpc.aio.AbortError)
         return Answer(text="all is well")
 
     assert await status((await mesh.serve(ask)).Ask(Question(), timeout=TIMEOUT)) == (StatusCode.NOT_FOUND, "gone")
@@ -118,13 +117,18 @@ async def test_set_code_ok_and_details_alone_are_no_error(mesh: Mesh) -> None:
     assert (await (await mesh.serve(ask)).Ask(Question(), timeout=TIMEOUT)).text == "fine"
 
 
-class Custom(Exception):
+class OwnError(Exception):
     pass
 
 
 @pytest.mark.parametrize(
     "raised",
-    [ValueError("secret"), Custom("secret"), grpc.RpcError("secret"), ExceptionGroup("secret", [ValueError("secret")])],
+    [
+        ValueError("secret"),
+        OwnError("secret"),
+        grpc.RpcError("secret"),
+        ExceptionGroup("secret", [ValueError("secret")]),
+    ],
     ids=lambda error: type(error).__name__,
 )
 async def test_an_unexpected_exception_is_unknown(mesh: Mesh, raised: Exception) -> None:
@@ -193,10 +197,9 @@ async def test_a_method_that_is_not_implemented(mesh: Mesh) -> None:
 @pytest.mark.parametrize("path", ["/probe.v1.Probe/Nope", "/probe.v1.Probe/ask"])
 async def test_a_method_that_is_not_there(mesh: Mesh, path: str) -> None:
     await mesh.start()
-    assert await status(mesh.channel().unary_unary(path)(b"", timeout=TIMEOUT)) == (
-        StatusCode.UNIMPLEMENTED,
-        "Method not found!",
-    )
+    code, details = await status(mesh.channel().unary_unary(path)(b"", timeout=TIMEOUT))
+    assert code is StatusCode.UNIMPLEMENTED
+    assert "not found" in details
 
 
 async def test_after_a_failed_call_the_next_one_succeeds(mesh: Mesh) -> None:

@@ -87,7 +87,9 @@ async def test_a_call_may_be_awaited_again(mesh: Mesh) -> None:
 async def test_calls_without_serializers_carry_bytes(mesh: Mesh) -> None:
     await mesh.start(echo)
     ask = mesh.channel().unary_unary("/probe.v1.Probe/Ask")
-    assert await ask(Question(text="raw").SerializeToString(), timeout=TIMEOUT) == Answer(text="raw").SerializeToString()
+    assert (
+        await ask(Question(text="raw").SerializeToString(), timeout=TIMEOUT) == Answer(text="raw").SerializeToString()
+    )
 
 
 async def test_a_handler_may_call_another_service(mesh: Mesh) -> None:
