@@ -49,15 +49,22 @@ async def test_abort_counts_even_if_its_exception_is_swallowed(mesh: Mesh) -> No
 
 
 async def test_the_first_abort_counts(mesh: Mesh) -> None:
+    raised: asyncio.Queue[Exception] = asyncio.Queue()
+
     async def ask(request: Question, context: ServicerContext) -> Answer:
         try:
             await context.abort(StatusCode.NOT_FOUND, "first")
-        except grpc.aio.AbortError:
-            with pytest.raises(grpc.aio.UsageError):
+        except grpc.aio.AbortError as error:
+            raised.put_nowait(error)
+            try:
                 await context.abort(StatusCode.INTERNAL, "second")
+            except grpc.aio.UsageError as usage:
+                raised.put_nowait(usage)
             raise
 
     assert await status((await mesh.serve(ask)).Ask(Question(), timeout=TIMEOUT)) == (StatusCode.NOT_FOUND, "first")
+    assert isinstance(await asyncio.wait_for(raised.get(), TIMEOUT), grpc.aio.AbortError)
+    assert "already called" in str(await asyncio.wait_for(raised.get(), TIMEOUT))
 
 
 async def test_an_exception_after_abort_changes_nothing(mesh: Mesh) -> None:

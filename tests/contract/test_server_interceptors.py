@@ -167,7 +167,7 @@ async def test_one_may_translate_exceptions(mesh: Mesh) -> None:
 
 
 async def test_one_sees_what_the_handler_ends_with(mesh: Mesh) -> None:
-    seen: list[Any] = []
+    seen: asyncio.Queue[Any] = asyncio.Queue()
 
     class Measuring(grpc.aio.ServerInterceptor):
         async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
@@ -177,7 +177,7 @@ async def test_one_sees_what_the_handler_ends_with(mesh: Mesh) -> None:
                 try:
                     return await handler.unary_unary(request, context)
                 except grpc.aio.AbortError:
-                    seen.append(("aborted", context.code(), context.details()))
+                    seen.put_nowait(("aborted", context.code(), context.details()))
                     raise
 
             return replaced(handler, method)
@@ -187,7 +187,7 @@ async def test_one_sees_what_the_handler_ends_with(mesh: Mesh) -> None:
 
     stub = await mesh.serve(ask, interceptors=[Measuring()])
     assert await status(stub.Ask(Question(), timeout=TIMEOUT)) == (StatusCode.NOT_FOUND, "gone")
-    assert seen == [("aborted", StatusCode.NOT_FOUND, "gone")]
+    assert await asyncio.wait_for(seen.get(), TIMEOUT) == ("aborted", StatusCode.NOT_FOUND, "gone")
 
 
 async def test_one_may_be_built_on_a_sync_handler(mesh: Mesh) -> None:

@@ -272,3 +272,22 @@ def test_the_same_numbers_over_otlp_and_for_prometheus(mesh: Mesh, port: int) ->
         text = response.read().decode()
     assert 'rpc_client_call_duration_seconds_count{error_type="",rpc_method="concierge.v1.Concierge/Welcome"' in text
     assert 'http_route="/v1/welcomes"' in text
+
+
+def test_what_is_left_is_sent_at_the_end(tmp_path: Path) -> None:
+    with OtlpReceiver() as receiver, Broker(port=0) as broker:
+        mesh = Mesh(receiver, broker, tmp_path)
+        late = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_METRIC_EXPORT_INTERVAL": "600000"}
+        try:
+            mesh.start("greeter", "serve", "tests.telemetry.traced_greeter:TracedGreeter", **late)
+            mesh.start("concierge", "serve", "services.concierge:Concierge", **late)
+            port = mesh.start_gateway("gateway", **late)
+            mesh.until(lambda: welcome(port, ["Last"], **{"user-agent": "story-5"})[0] == 200, "the greeter is found")
+            assert not receiver.spans()
+        finally:
+            mesh.stop()
+        root = next(span for span in receiver.spans() if span.attributes.get("http.response.status_code") == 200)
+        assert root.service == GATEWAY
+        names = {(span.service, span.kind) for span in receiver.spans()}
+        assert names >= {(GATEWAY, "SERVER"), (GATEWAY, "CLIENT"), (CONCIERGE, "SERVER"), (GREETER, "SERVER")}
+        assert {point.resource["service.name"] for point in receiver.points()} == {GATEWAY, CONCIERGE, GREETER}
