@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from rpc.discovery.schema import MAX_SCHEMA_BYTES, digest_of
 from rpc.subjects import Subjects, check_name, srv_name
 from rpc.transport.base import Connection, Message
+from rpc.wire.envelope import NATS_STATUS, NO_RESPONDERS
 
 MAX_REPLIES = 10_000
 """Replies that one question collects; a mesh of thousands of instances fits, an endless talker does not."""
@@ -66,6 +69,38 @@ async def discover(
     finally:
         await subscription.unsubscribe()
     return sorted(replies, key=lambda reply: (reply["name"], reply["id"]))
+
+
+async def find_gone(
+    connection: Connection, instances: Iterable[str], *, subjects: Subjects, wait: float = 0.5
+) -> set[str]:
+    """Return those of these instances for which nobody listens any more, by the word of the bus itself.
+
+    One that says nothing for ``wait`` seconds is not gone: the bus still gives it calls. Raises ``ConnectionError``.
+    """
+    waiting = set(instances)
+    gone: set[str] = set()
+    all_known = asyncio.Event()
+
+    def receive(message: Message) -> None:
+        instance = message.subject.rpartition(".")[2]
+        if message.headers is not None and message.headers.get(NATS_STATUS) == NO_RESPONDERS:
+            gone.add(instance)
+        waiting.discard(instance)
+        if not waiting:
+            all_known.set()
+
+    if waiting:
+        inbox = new_inbox(connection)
+        subscription = await connection.subscribe(f"{inbox}.*", receive)
+        try:
+            for instance in list(waiting):
+                await connection.publish(subjects.roll_call(instance), b"", reply=f"{inbox}.{instance}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(all_known.wait(), wait)
+        finally:
+            await subscription.unsubscribe()
+    return gone
 
 
 def parse_reply(message: Message, kind: str) -> dict[str, Any] | None:

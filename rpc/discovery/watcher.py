@@ -1,7 +1,8 @@
 """Follows the mesh live: which services there are, which versions, with which schemas.
 
 Announcements make a new service known within milliseconds; a round of ADR-32 questions every few seconds corrects what
-was missed, and finds out who died without a word.
+was missed, and finds out who died without a word. Who does not answer in time is not taken for dead: a busy back-end is
+late. The bus knows who listens, and says so.
 """
 
 from __future__ import annotations
@@ -12,18 +13,26 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from rpc.discovery.query import discover, fetch_schema, parse_reply
+from rpc.discovery.query import discover, fetch_schema, find_gone, parse_reply
 from rpc.discovery.responder import SCHEMA_KEY, SERVICE_KEY, check_version
 from rpc.subjects import Subjects, check_name
 from rpc.tasks import TaskSet
 from rpc.transport.base import Connection, Message, Subscription
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 MAX_SERVICES = 2000
-"""Services that one watcher follows; further ones are passed over, loudly."""
+"""Services that one watcher follows; further ones are passed over, loudly, unless one that is gone can make room."""
+
+MAX_INSTANCES = 10_000
+"""Instances of one service that one watcher follows."""
+
+MAX_SCHEMAS_TRIED = 4
+"""Schemas of one service, from the newest version on, that are asked for before it is left without a new one."""
 
 DEFAULT_INTERVAL = 5.0
 """Seconds between two rounds of questions."""
@@ -73,7 +82,12 @@ class ServiceWatcher:
         self._subscription: Subscription | None = None
         self._remove_listener: Callable[[], None] | None = None
         self._ask_now = asyncio.Event()
+        self._announcements: dict[tuple[str, str], _Instance | None] = {}
+        """What was announced since the round began, by (service, instance): newer than the answers. None: it left."""
+        self._outdated: set[str] = set()
+        """Services whose view must be looked at again."""
         self._updating = asyncio.Lock()
+        self._missing_schemas: dict[str, float] = {}
         self.ready = asyncio.Event()
         """Set after the first round of questions."""
 
@@ -109,12 +123,21 @@ class ServiceWatcher:
         service, instance = self._read(reply)
         if instance is None:
             return
-        event = message.subject.rpartition(".")[2]
-        if event == "up":
-            self._instances.setdefault(service, {})[instance.id] = instance
-        elif self._instances.get(service, {}).pop(instance.id, None) is None:
-            return
-        self._tasks.spawn(self._update({service}))
+        if message.subject.endswith(".up"):
+            self._note(service, instance)
+        elif instance.id in self._instances.get(service, {}):
+            del self._instances[service][instance.id]
+        self._announcements[service, instance.id] = instance if message.subject.endswith(".up") else None
+        while len(self._announcements) > MAX_INSTANCES:
+            del self._announcements[next(iter(self._announcements))]
+        self._outdated.add(service)
+        if not self._updating.locked():
+            self._tasks.spawn(self._update())
+
+    def _note(self, service: str, instance: _Instance) -> None:
+        instances = self._instances.setdefault(service, {})
+        if instance.id in instances or len(instances) < MAX_INSTANCES:
+            instances[instance.id] = instance
 
     async def _ask_regularly(self) -> None:
         while True:
@@ -131,21 +154,33 @@ class ServiceWatcher:
                 continue
 
     async def _ask(self) -> None:
-        replies = await discover(self._connection, "info")
+        self._announcements.clear()
         seen: dict[str, dict[str, _Instance]] = {}
-        for reply in replies:
+        for reply in await discover(self._connection, "info"):
             service, instance = self._read(reply)
             if instance is not None:
+                self._note(service, instance)
                 seen.setdefault(service, {})[instance.id] = instance
-        changed = {
-            service
-            for service in self._instances.keys() | seen.keys()
-            if self._instances.get(service, {}) != seen.get(service, {})
+                self._outdated.add(service)
+        silent = {
+            instance
+            for service, instances in self._instances.items()
+            for instance in instances.keys() - seen.get(service, {}).keys()
         }
-        for service in changed:
-            self._instances[service] = seen.get(service, {})
-        incomplete = {name for name, view in self._views.items() if view.instances and not view.schema}
-        await self._update(changed | incomplete)
+        gone = await find_gone(self._connection, silent, subjects=self._subjects)
+        for service, instances in self._instances.items():
+            for instance_id in instances.keys() & gone:
+                del instances[instance_id]
+                self._outdated.add(service)
+        # What was announced meanwhile is newer than all these answers.
+        for (service, instance_id), announced in self._announcements.items():
+            if announced is not None:
+                self._note(service, announced)
+            else:
+                self._instances.get(service, {}).pop(instance_id, None)
+            self._outdated.add(service)
+        self._outdated.update(name for name, view in self._views.items() if view.instances and not view.schema)
+        await self._update()
         self.ready.set()
 
     def _read(self, reply: Mapping[str, Any]) -> tuple[str, _Instance | None]:
@@ -160,19 +195,30 @@ class ServiceWatcher:
             check_version(reply["version"])
         except ValueError:
             return "", None
-        if service not in self._instances and len(self._instances) >= MAX_SERVICES:
-            logger.warning("more than %d services: %s is passed over", MAX_SERVICES, service)
+        if "." in reply["id"] or (service not in self._instances and not self._make_room(service)):
             return "", None
         return service, _Instance(reply["id"], reply["version"], digest)
 
+    def _make_room(self, service: str) -> bool:
+        """Forget a service that is gone, if there are too many; False when all of them are there."""
+        if len(self._instances) >= MAX_SERVICES:
+            gone = next((name for name, instances in self._instances.items() if not instances), None)
+            if gone is None:
+                logger.warning("more than %d services: %s is passed over", MAX_SERVICES, service)
+                return False
+            del self._instances[gone]
+            self._views.pop(gone, None)
+        return True
+
     # --------------------------------------------------------------------------------------------------- views
 
-    async def _update(self, services: set[str]) -> None:
-        """Bring the views of these services up to date and tell about those that changed."""
+    async def _update(self) -> None:
+        """Bring the views of outdated services up to date and tell about those that changed."""
         async with self._updating:
-            for service in services:
+            while self._outdated:
+                service = self._outdated.pop()
                 view = await self._view(service)
-                if view is not None and view != self._views.get(service):
+                if view is not None and view != self._views.get(service) and service in self._instances:
                     self._views[service] = view
                     self._tell(view)
 
@@ -182,29 +228,35 @@ class ServiceWatcher:
         if not instances:
             return None if old is None else ServiceView(old.name, old.version, old.digest, old.schema, frozenset())
         ids = frozenset(instances)
+        by_age = sorted(instances.values(), key=lambda instance: version_key(instance.version), reverse=True)
         # The newest version whose schema can be had; an older one is better than none.
-        for one in sorted(instances.values(), key=lambda instance: version_key(instance.version), reverse=True):
+        candidates: dict[str, _Instance] = {}
+        for one in by_age:
+            if one.digest:
+                candidates.setdefault(one.digest, one)
+        for one in list(candidates.values())[:MAX_SCHEMAS_TRIED]:
             schema = await self._schema(one.digest)
             if schema is not None:
                 return ServiceView(service, one.version, one.digest, schema, ids)
         if old is not None and old.schema:
             return ServiceView(service, old.version, old.digest, old.schema, ids)
-        newest = max(instances.values(), key=lambda instance: version_key(instance.version))
-        return ServiceView(service, newest.version, newest.digest, b"", ids)
+        return ServiceView(service, by_age[0].version, by_age[0].digest, b"", ids)
 
     async def _schema(self, digest: str) -> bytes | None:
-        if not digest:
-            return None
         known = self._schemas.get(digest)
-        if known is None:
-            try:
-                known = await fetch_schema(self._connection, digest, subjects=self._subjects)
-            except (LookupError, TimeoutError, ValueError, ConnectionError) as error:
-                logger.warning("cannot get the schema %s: %s", digest[:12], error or "no answer in time")
-                return None
-            while len(self._schemas) >= MAX_SERVICES:
-                del self._schemas[next(iter(self._schemas))]
-            self._schemas[digest] = known
+        if known is not None:
+            return known
+        now = asyncio.get_running_loop().time()
+        if now < self._missing_schemas.get(digest, 0.0):
+            return None
+        try:
+            known = await fetch_schema(self._connection, digest, subjects=self._subjects)
+        except (LookupError, TimeoutError, ValueError, ConnectionError) as error:
+            logger.warning("cannot get the schema %s: %s", digest[:12], error or "no answer in time")
+            _remember(self._missing_schemas, digest, now + self._interval)
+            return None
+        self._missing_schemas.pop(digest, None)
+        _remember(self._schemas, digest, known)
         return known
 
     def _tell(self, view: ServiceView) -> None:
@@ -213,6 +265,12 @@ class ServiceWatcher:
                 self._on_change(view)
             except Exception:
                 logger.exception("a listener to changes of %s raised", view.name)
+
+
+def _remember(table: dict[str, T], key: str, value: T) -> None:
+    while len(table) >= MAX_SERVICES:
+        del table[next(iter(table))]
+    table[key] = value
 
 
 def version_key(version: str) -> tuple[tuple[int, int, int], bool, tuple[tuple[bool, int, str], ...]]:
