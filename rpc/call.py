@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Protocol
 from rpc.status import StatusCode, StatusError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rpc.metadata import Metadata
     from rpc.method import MethodInfo
 
 
 class MessageStream(Protocol):
-    """The messages of a call that is not one request and one response, as far as a handler is concerned."""
+    """The messages of a call that is not one request and one response."""
+
+    headers: asyncio.Future[Metadata]
+    """Resolved with the initial metadata that the peer sent, at the latest with its first message or the end."""
+    compress: bool
+    """Whether messages are sent compressed (gzip)."""
+    skip_compression: bool
+    """Whether the next message is sent uncompressed."""
 
     async def read(self) -> bytes | None:
         """Return the next message, or None after the last."""
@@ -28,7 +37,10 @@ class MessageStream(Protocol):
         """Send a message, when the peer has room for it."""
 
     def send_headers(self, metadata: Metadata) -> None:
-        """Send initial metadata now."""
+        """Back-end: send initial metadata now."""
+
+    def half_close(self) -> None:
+        """Caller: there are no more messages."""
 
 
 class Call:

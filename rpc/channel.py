@@ -16,12 +16,19 @@ from grpc import aio
 
 from rpc import telemetry
 from rpc.call import Call
-from rpc.client_call import InterceptedUnaryUnaryCall, RespondedCall, UnaryUnaryCall, check_credentials
+from rpc.client_calls import Deserializer, Serializer, check_credentials
 from rpc.connections import as_connection
 from rpc.deadline import current_deadline, earliest
-from rpc.discovery.schema import find_service, methods_of
 from rpc.metadata import MetadataValue, normalize
 from rpc.method import MethodInfo
+from rpc.multicallable import (
+    StreamStreamMultiCallable,
+    StreamUnaryMultiCallable,
+    UnaryStreamMultiCallable,
+    UnaryUnaryMultiCallable,
+    method_info,
+)
+from rpc.options import is_compression, read_options
 from rpc.policy import client_stack
 from rpc.policy.retry import Retry
 from rpc.stats import Stats
@@ -29,9 +36,6 @@ from rpc.status import Refusal, StatusCode, StatusError
 from rpc.subjects import Subjects
 from rpc.transport.base import Connection
 from rpc.transport.client import ClientTransport
-
-Serializer = Callable[[Any], bytes]
-Deserializer = Callable[[bytes], Any]
 
 _RECONNECT_PAUSE = 0.1
 
@@ -46,7 +50,7 @@ class Channel(aio.Channel):
         self,
         target: str | Connection | None = None,
         *,
-        options: object = None,
+        options: Iterable[tuple[str, Any]] | None = None,
         credentials: object = None,
         compression: grpc.Compression | None = None,
         interceptors: Sequence[aio.ClientInterceptor] | None = None,
@@ -55,6 +59,7 @@ class Channel(aio.Channel):
     ) -> None:
         """``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
 
+        ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` is gzip or none.
         ``prefix`` separates meshes on one NATS account. ``retry=False`` sends no call twice, whatever happens to it.
         """
         self._connection, self._owns_connection = as_connection(target)
@@ -64,7 +69,15 @@ class Channel(aio.Channel):
                 raise TypeError(f"{interceptor!r} is not a grpc.aio.ClientInterceptor")
             if isinstance(interceptor, aio.UnaryUnaryClientInterceptor):
                 self._unary_interceptors.append(interceptor)
-        self._transport = ClientTransport(self._connection, Subjects(prefix))
+        self._options = read_options(options)
+        self._compression = compression
+        self._transport = ClientTransport(
+            self._connection,
+            Subjects(prefix),
+            max_message=self._options.max_receive,
+            window=self._options.window,
+            silence_limit=self._options.silence_limit,
+        )
         self._starting = asyncio.Lock()
         self._started = False
         self._closed = False
@@ -126,7 +139,7 @@ class Channel(aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnaryMultiCallable:
         """Return the callable of a unary method; generated stubs call it. ``method`` is ``/pkg.Service/Method``."""
-        return UnaryUnaryMultiCallable(self, _method_info(method), request_serializer, response_deserializer)
+        return UnaryUnaryMultiCallable(self, method_info(method), request_serializer, response_deserializer)
 
     def unary_stream(
         self,
@@ -134,9 +147,10 @@ class Channel(aio.Channel):
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
-    ) -> Any:
-        """Return a callable that fails: this version carries unary calls only."""
-        return _NoStreams(method)
+    ) -> UnaryStreamMultiCallable:
+        """Return the callable of a method with a stream of responses."""
+        info = method_info(method, server_streaming=True)
+        return UnaryStreamMultiCallable(self, info, request_serializer, response_deserializer)
 
     def stream_unary(
         self,
@@ -144,9 +158,10 @@ class Channel(aio.Channel):
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
-    ) -> Any:
-        """Return a callable that fails: this version carries unary calls only."""
-        return _NoStreams(method)
+    ) -> StreamUnaryMultiCallable:
+        """Return the callable of a method with a stream of requests."""
+        info = method_info(method, client_streaming=True)
+        return StreamUnaryMultiCallable(self, info, request_serializer, response_deserializer)
 
     def stream_stream(
         self,
@@ -154,35 +169,43 @@ class Channel(aio.Channel):
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
         _registered_method: bool | None = False,
-    ) -> Any:
-        """Return a callable that fails: this version carries unary calls only."""
-        return _NoStreams(method)
+    ) -> StreamStreamMultiCallable:
+        """Return the callable of a method with streams both ways."""
+        info = method_info(method, client_streaming=True, server_streaming=True)
+        return StreamStreamMultiCallable(self, info, request_serializer, response_deserializer)
 
-    def start_call(
+    def new_call(
         self,
         info: MethodInfo,
-        request: Any,
-        details: aio.ClientCallDetails,
-        serializer: Serializer | None,
-        deserializer: Deserializer | None,
-    ) -> UnaryUnaryCall:
-        """Start one call, past all interceptors."""
-        check_credentials(details.credentials)
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
+        timeout: float | None = None,
+        metadata: Iterable[tuple[str, MetadataValue]] | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Call:
+        """Return a call for ``handler``, with the deadline that these arguments and the running handler's call give."""
+        check_credentials(credentials)
         if self._closed:
             raise aio.UsageError("Channel is closed.")
         deadline = current_deadline.get()
-        if details.timeout is not None:
-            deadline = earliest(deadline, loop.time() + details.timeout)
+        if timeout is not None:
+            deadline = earliest(deadline, self.loop.time() + timeout)
         call = Call(
             info,
-            metadata=normalize(details.metadata) if details.metadata else (),
+            metadata=normalize(metadata) if metadata else (),
             deadline=deadline,
-            wait_for_ready=bool(details.wait_for_ready),
+            wait_for_ready=bool(wait_for_ready),
         )
-        return UnaryUnaryCall(self.handler, call, request, serializer, deserializer, loop)
+        if compression is not None or self._compression is not None:
+            call.compress = is_compression(self._compression if compression is None else compression)
+        return call
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the channel belongs to: the one it was used on first."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     @property
     def unary_interceptors(self) -> Sequence[aio.UnaryUnaryClientInterceptor]:
@@ -233,64 +256,6 @@ class Channel(aio.Channel):
             self._remove_listener()
         if self._owns_connection:
             await self._connection.close()
-
-
-class UnaryUnaryMultiCallable(aio.UnaryUnaryMultiCallable[Any, Any]):
-    """One unary method of one channel."""
-
-    def __init__(
-        self, channel: Channel, info: MethodInfo, serializer: Serializer | None, deserializer: Deserializer | None
-    ) -> None:
-        self._channel = channel
-        self._info = info
-        self._serializer = serializer
-        self._deserializer = deserializer
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Iterable[tuple[str, MetadataValue]] | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> aio.UnaryUnaryCall[Any, Any]:
-        """Start the call. ``timeout`` is in seconds; a deadline of the handler that calls counts as well."""
-        details = aio.ClientCallDetails(self._info.path, timeout, metadata, credentials, wait_for_ready)  # type: ignore[arg-type]
-        channel = self._channel
-        if not channel.unary_interceptors:
-            return channel.start_call(self._info, request, details, self._serializer, self._deserializer)
-        return InterceptedUnaryUnaryCall(self._intercept(0, details, request), asyncio.get_running_loop())
-
-    async def _intercept(self, at: int, details: aio.ClientCallDetails, request: Any) -> aio.UnaryUnaryCall[Any, Any]:
-        """Run the interceptors from the one at this position on, then the call itself."""
-        interceptors = self._channel.unary_interceptors
-        if at < len(interceptors):
-
-            async def proceed(next_details: aio.ClientCallDetails, next_request: Any) -> aio.UnaryUnaryCall[Any, Any]:
-                return await self._intercept(at + 1, next_details, next_request)
-
-            outcome: Any = await interceptors[at].intercept_unary_unary(proceed, details, request)
-            return outcome if isinstance(outcome, aio.UnaryUnaryCall) else RespondedCall(outcome)
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        info = self._info if method == self._info.path else _method_info(method)
-        return self._channel.start_call(info, request, details, self._serializer, self._deserializer)
-
-
-class _NoStreams:
-    def __init__(self, method: str) -> None:
-        self._method = method
-
-    def __call__(self, *_arguments: Any, **_keywords: Any) -> Any:
-        raise NotImplementedError(f"{self._method} is a streaming method; this version carries unary calls only")
-
-
-def _method_info(path: str) -> MethodInfo:
-    """Return what is known of a method, with what its ``.proto`` promises when its descriptor is loaded here."""
-    info = MethodInfo.from_path(path)
-    service = find_service(info.service)
-    return info if service is None else methods_of(service).get(info.name, info)
 
 
 async def _until_cancelled(call: Call, work: Any) -> None:

@@ -15,6 +15,7 @@ from grpc import aio
 
 from rpc.call import Call
 from rpc.metadata import Metadata, MetadataValue, normalize
+from rpc.method import MethodInfo
 from rpc.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,49 @@ class AbortedError(StatusError, aio.AbortError):
     """Raised by ``context.abort``: ends the handler; the status counts even when somebody swallows the exception."""
 
 
+class Codec:
+    """The messages of one method: bytes to objects and back, with gRPC's errors."""
+
+    __slots__ = ("_deserialize", "_info", "_serialize")
+
+    def __init__(
+        self,
+        info: MethodInfo,
+        deserialize: Callable[[bytes], Any] | None,
+        serialize: Callable[[Any], bytes] | None,
+    ) -> None:
+        self._info = info
+        self._deserialize = deserialize
+        self._serialize = serialize
+
+    def decode(self, data: bytes) -> Any:
+        """Return a request. Raises ``StatusError``."""
+        if self._deserialize is None:
+            return data
+        try:
+            return self._deserialize(data)
+        except Exception:
+            logger.warning("a request of %s could not be deserialized", self._info.full_name, exc_info=True)
+            raise StatusError(StatusCode.INTERNAL, "Exception deserializing request!") from None
+
+    def encode(self, message: Any) -> bytes:
+        """Return the bytes of a response. Raises ``StatusError``."""
+        if self._serialize is None:
+            return bytes(message)
+        try:
+            return self._serialize(message)
+        except Exception:
+            name = type(message).__name__
+            logger.exception("%s gave %s, which cannot be serialized", self._info.full_name, name)
+            raise StatusError(StatusCode.INTERNAL, "Exception serializing response!") from None
+
+
 class ServicerContext(aio.ServicerContext[Any, Any]):
     """The context of one call that is being served. Source of the semantics: grpc.aio.ServicerContext."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, codec: Codec) -> None:
         self._call = call
+        self._codec = codec
         self._code: StatusCode | None = None
         self._details = ""
         self._initial_sent = False
@@ -65,7 +104,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
     # ------------------------------------------------------------------------------------------- what goes out
 
     async def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
-        """Set the initial metadata; once only. A unary call carries it in its reply."""
+        """Send the initial metadata; once only. A call of one message each way carries it in its reply."""
         self.set_initial_metadata(initial_metadata)
 
     def set_initial_metadata(self, metadata: Iterable[tuple[str, MetadataValue]]) -> None:
@@ -74,6 +113,8 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
             raise RuntimeError("Send initial metadata failed: already sent")
         self._initial_sent = True
         self._call.initial_metadata = normalize(metadata)
+        if self._call.stream is not None:
+            self._call.stream.send_headers(self._call.initial_metadata)
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
         """Set the metadata that is sent with the status."""
@@ -125,18 +166,37 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         self.abort_now(status.code, status.details, status.trailing_metadata)
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Do nothing: messages are not compressed."""
+        """Compress the messages that this call sends from now on (gzip), or stop it."""
+        self._call.compress = compression is not grpc.Compression.NoCompression
+        if self._call.stream is not None:
+            self._call.stream.compress = self._call.compress
 
     def disable_next_message_compression(self) -> None:
-        """Do nothing: messages are not compressed."""
+        """Send the next message uncompressed."""
+        if self._call.stream is None:
+            self._call.compress = False
+        else:
+            self._call.stream.skip_compression = True
+
+    async def next_request(self) -> Any:
+        """Return the next request, or None after the last."""
+        data = await self._call.receive()
+        return None if data is None else self._codec.decode(data)
 
     async def read(self) -> Any:
-        """Raise: a unary call has no stream to read."""
-        raise aio.UsageError("a unary call has no request stream")
+        """Return the next request, or ``grpc.aio.EOF`` after the last."""
+        if not self._call.info.client_streaming:
+            raise aio.UsageError("a unary request is an argument of the method; there is no stream to read")
+        message = await self.next_request()
+        return aio.EOF if message is None else message
 
     async def write(self, message: Any) -> None:
-        """Raise: a unary call has no stream to write."""
-        raise aio.UsageError("a unary call has no response stream")
+        """Send a response; returns when the caller has room for it."""
+        if not self._call.info.server_streaming:
+            raise aio.UsageError("a unary response is returned by the method; there is no stream to write")
+        if self._done:
+            raise aio.UsageError("the call is over")
+        await self._call.send(self._codec.encode(message))
 
     # --------------------------------------------------------------------------------------------- how it ends
 

@@ -22,6 +22,7 @@ from rpc.discovery.responder import Responder, ServedService, check_version
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
 from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
 from rpc.method import MethodInfo
+from rpc.options import is_compression, read_options
 from rpc.policy import server_stack
 from rpc.policy.limits import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, ConcurrencyLimit
 from rpc.stats import Stats
@@ -45,7 +46,7 @@ class Server(aio.Server):
         migration_thread_pool: Executor | None = None,
         handlers: Sequence[grpc.GenericRpcHandler] | None = None,
         interceptors: Sequence[aio.ServerInterceptor] | None = None,
-        options: object = None,
+        options: Iterable[tuple[str, Any]] | None = None,
         maximum_concurrent_rpcs: int | None = None,
         compression: grpc.Compression | None = None,
         maximum_queued_rpcs: int = DEFAULT_QUEUE,
@@ -57,6 +58,7 @@ class Server(aio.Server):
 
         ``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
         ``migration_thread_pool`` runs methods that are plain functions.
+        ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` is gzip or none.
         ``maximum_concurrent_rpcs`` run at once, ``maximum_queued_rpcs`` more wait; what comes beyond is refused.
         ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes.
         """
@@ -68,6 +70,8 @@ class Server(aio.Server):
         for interceptor in self._interceptors:
             if not isinstance(interceptor, aio.ServerInterceptor):
                 raise TypeError(f"{interceptor!r} is not a grpc.aio.ServerInterceptor")
+        self._options = read_options(options)
+        self._compression = is_compression(compression)
         self._version = check_version(version)
         self._metadata = dict(metadata or {})
         self._subjects = Subjects(prefix)
@@ -132,7 +136,13 @@ class Server(aio.Server):
             raise RuntimeError("nothing to serve: call add_<Service>Servicer_to_server(servicer, server) first")
         limit = self._limit
         transport = ServerTransport(
-            self._connection, self._subjects, self.instance, max_tasks=limit.limit + limit.queue
+            self._connection,
+            self._subjects,
+            self.instance,
+            max_tasks=limit.limit + limit.queue,
+            max_message=self._options.max_receive,
+            window=self._options.window,
+            silence_limit=self._options.silence_limit,
         )
         services = [self._describe(name) for name in self._service_names]
         for service in services:
@@ -156,7 +166,7 @@ class Server(aio.Server):
         descriptor = find_service(name)
         if descriptor is None:
             logger.warning("no descriptor of %s is loaded: gateways cannot learn its methods", name)
-            known = {method: MethodInfo(name, method) for method in self._registered.get(name, {})}
+            known = {method: self._undescribed(name, method) for method in self._registered.get(name, {})}
             return ServedService(name, self._version, known, metadata=self._metadata)
         schema = schema_of(descriptor)
         methods = methods_of(descriptor)
@@ -171,13 +181,23 @@ class Server(aio.Server):
             return server_stack(handler, measure=measure, trace=trace, limit=self._limit)
 
         def lookup(method: str) -> tuple[MethodInfo, Handler] | None:
-            info = service.methods.get(method) or MethodInfo(service.name, method)
+            info = service.methods.get(method) or self._undescribed(service.name, method)
             if self._interceptors:
                 return info, stack(intercepted(self._resolve, self._interceptors, info, self._executor))
             found = self._resolve(HandlerCallDetails(info.path, ()))
             return None if found is None else (info, stack(method_handler(found, info, self._executor)))
 
         return lookup
+
+    def _undescribed(self, service: str, method: str) -> MethodInfo:
+        """Return what the handler itself says of a method that no descriptor is loaded for."""
+        info = MethodInfo(service, method)
+        found = self._resolve(HandlerCallDetails(info.path, ()))
+        if found is None:
+            return info
+        return MethodInfo(
+            service, method, client_streaming=found.request_streaming, server_streaming=found.response_streaming
+        )
 
     def _resolve(self, details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         info = MethodInfo.from_path(details.method)

@@ -54,7 +54,8 @@ class Stream:
         self._connection = connection
         self._tasks = tasks
         self._max_message = max_message
-        self._compress = compress
+        self.compress = compress
+        self.skip_compression = False
         self._first_headers = first_headers
         self._announce = False
         self._loop = asyncio.get_running_loop()
@@ -82,6 +83,8 @@ class Stream:
         try:
             for event in self._machine.receive(data):
                 self._on_event(event)
+            if self._machine.has_credit_to_give:
+                self._schedule_flush()
         except MessageTooLargeError as error:
             self.fail(StatusError(StatusCode.RESOURCE_EXHAUSTED, str(error)), tell=True)
         except ProtocolError as error:
@@ -126,7 +129,8 @@ class Stream:
             await self._readable.wait()
         event = self._inbound.popleft()
         self._machine.consumed(event.cost)
-        self._schedule_flush()
+        if self._machine.has_credit_to_give:
+            self._schedule_flush()
         return gunzip(event.data, self._max_message) if event.compressed else event.data
 
     # -------------------------------------------------------------------------------------------------- sending
@@ -150,8 +154,9 @@ class Stream:
 
     def queue(self, message: bytes) -> None:
         """Put a message into the queue without waiting; for the first ones of a call."""
-        data, compressed = (gzip(message), True) if self._compress and message else (message, False)
-        self._machine.send_message(data, compressed=compressed)
+        compressed = self.compress and len(message) > 0 and not self.skip_compression
+        self.skip_compression = False
+        self._machine.send_message(gzip(message) if compressed else message, compressed=compressed)
 
     async def write(self, message: bytes) -> None:
         """Send a message; returns when it is on its way, or gathered with a few others that are about to be.

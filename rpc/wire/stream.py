@@ -336,6 +336,11 @@ class StreamMachine:
         return self._queued
 
     @property
+    def has_credit_to_give(self) -> bool:
+        """True when a packet should be made though there is no message to send."""
+        return bool(self._control)
+
+    @property
     def is_drained(self) -> bool:
         """True when every message is in a packet."""
         return not self._messages

@@ -1,0 +1,251 @@
+"""Call objects of the three streaming kinds, in the shapes of grpc.aio: iterators, or ``read`` and ``write``."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
+from typing import Any
+
+from grpc import aio
+
+from rpc.call import Call, Handler, MessageStream
+from rpc.client_calls.base import LOCALLY_CANCELLED, CallBase, Deserializer, Serializer, aio_metadata, convert
+from rpc.metadata import Metadata
+from rpc.status import StatusCode, StatusError
+
+logger = logging.getLogger(__name__)
+
+_ALREADY_FINISHED = "RPC already finished."
+_HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
+_MIXED_STYLES = "Please don't mix two styles of API for streaming requests"
+
+
+class _Style(enum.Enum):
+    UNKNOWN = enum.auto()
+    ITERATOR = enum.auto()
+    READER_WRITER = enum.auto()
+
+
+class _StreamingCall(CallBase):
+    """A call with a stream in at least one direction; the stream is there once a back-end has accepted."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        call: Call,
+        serializer: Serializer | None,
+        deserializer: Deserializer | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._call = call
+        self._serializer = serializer
+        self._deserializer = deserializer
+        self._loop = loop
+        self._error = None
+        self._locally_cancelled = False
+        self._response: Any = None
+        self._stream: asyncio.Future[MessageStream] = loop.create_future()
+        call.on_stream = self._on_stream
+        self._task = loop.create_task(self._run(handler))
+        self._task.add_done_callback(lambda _task: self._stream.cancel())
+
+    def _on_stream(self, stream: MessageStream) -> None:
+        if not self._stream.done():
+            self._stream.set_result(stream)
+
+    async def _run(self, handler: Handler) -> None:
+        call = self._call
+        try:
+            await self._carry(handler)
+            if not call.info.server_streaming:
+                self._response = convert(self._deserializer, call.response, "deserializing response")
+        except StatusError as error:
+            self._ended_with(error)
+        except asyncio.CancelledError:
+            self._locally_cancelled = True
+            self._error = StatusError(StatusCode.CANCELLED, LOCALLY_CANCELLED)
+
+    async def _carry(self, handler: Handler) -> None:
+        await handler(self._call)
+
+    async def _accepted(self) -> MessageStream | None:
+        """Wait until a back-end has the call; None when it ended before."""
+        if not self._stream.done():
+            await asyncio.wait([self._stream])
+        return None if self._stream.cancelled() else self._stream.result()
+
+    async def initial_metadata(self) -> aio.Metadata:
+        """Return the back-end's initial metadata, as soon as it came."""
+        stream = await self._accepted()
+        if stream is None:
+            return aio_metadata(self._call.initial_metadata)
+        metadata: Metadata = await asyncio.shield(stream.headers)
+        return aio_metadata(metadata)
+
+    async def wait_for_connection(self) -> None:
+        """Return when a back-end has the call. Raises like the call itself when it ended before."""
+        if await self._accepted() is None:
+            await self._finished()
+            self._raise_error()
+
+
+class _Responses(_StreamingCall):
+    """The half of a call that reads a stream of responses."""
+
+    _style = _Style.UNKNOWN
+    _iterator: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        self._use(_Style.ITERATOR)
+        if self._iterator is None:
+            self._iterator = self._iterate()
+        return self._iterator
+
+    async def read(self) -> Any:
+        """Return the next response, or ``grpc.aio.EOF`` after the last. Raises ``AioRpcError``."""
+        self._use(_Style.READER_WRITER)
+        return await self._read()
+
+    def _use(self, style: _Style) -> None:
+        if self._style is _Style.UNKNOWN:
+            self._style = style
+        elif self._style is not style:
+            raise aio.UsageError(_MIXED_STYLES)
+
+    async def _iterate(self) -> AsyncIterator[Any]:
+        while (message := await self._read()) is not aio.EOF:
+            yield message
+
+    async def _read(self) -> Any:
+        try:
+            stream = await self._accepted()
+            data = None if stream is None or self._locally_cancelled else await stream.read()
+        except StatusError:
+            data = None  # The call says why.
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if data is None:
+            await self._finished()
+            self._raise_error()
+            return aio.EOF
+        try:
+            return convert(self._deserializer, data, "deserializing response")
+        except StatusError as error:
+            self._call.cancel(error.code, error.details)
+            await self._finished()
+            raise self._rpc_error(error) from error
+
+
+class _Requests(_StreamingCall):
+    """The half of a call that writes a stream of requests."""
+
+    _poller: asyncio.Task[None] | None = None
+    _done_writing = False
+
+    def start_requests(self, request_iterator: AsyncIterable[Any] | Iterable[Any] | None) -> None:
+        """Send what the iterator gives; without one, ``write`` and ``done_writing`` are used."""
+        if request_iterator is not None:
+            self._poller = self._loop.create_task(self._consume(request_iterator))
+            self._task.add_done_callback(self._stop_poller)
+
+    def _stop_poller(self, _task: object) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+
+    async def _consume(self, requests: AsyncIterable[Any] | Iterable[Any]) -> None:
+        try:
+            if isinstance(requests, AsyncIterable):
+                async for request in requests:
+                    await self._write(request)
+            else:
+                for request in requests:
+                    await self._write(request)
+            await self._half_close()
+        except (aio.AioRpcError, asyncio.InvalidStateError) as error:
+            logger.debug("the call ended while its requests were sent: %s", error)
+        except Exception:
+            # As in grpc.aio: the iterator's failure ends the call.
+            logger.debug("the request iterator raised", exc_info=True)
+            self.cancel()
+
+    async def write(self, request: Any) -> None:
+        """Send a request; returns when the back-end has room for it. Raises ``AioRpcError``."""
+        self._check_style()
+        await self._write(request)
+
+    async def done_writing(self) -> None:
+        """Say that there are no more requests; idempotent."""
+        self._check_style()
+        await self._half_close()
+
+    def _check_style(self) -> None:
+        if self._poller is not None:
+            raise aio.UsageError(_MIXED_STYLES)
+
+    async def _write(self, request: Any) -> None:
+        if self.done():
+            raise asyncio.InvalidStateError(_ALREADY_FINISHED)
+        if self._done_writing:
+            raise asyncio.InvalidStateError(_HALF_CLOSED)
+        try:
+            stream = await self._accepted()
+            if stream is not None:
+                await stream.write(convert(self._serializer, request, "serializing request"))
+                return
+        except StatusError as error:
+            if not self._task.done():
+                self._call.cancel(error.code, error.details)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        await self._finished()
+        self._raise_error()
+        raise asyncio.InvalidStateError(_ALREADY_FINISHED)
+
+    async def _half_close(self) -> None:
+        if self.done() or self._done_writing:
+            return
+        self._done_writing = True
+        stream = await self._accepted()
+        if stream is not None:
+            stream.half_close()
+
+
+class UnaryStreamCall(_Responses, aio.UnaryStreamCall[Any, Any]):
+    """One request, a stream of responses."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        call: Call,
+        serializer: Serializer | None,
+        deserializer: Deserializer | None,
+        loop: asyncio.AbstractEventLoop,
+        request: Any,
+    ) -> None:
+        self._request = request
+        super().__init__(handler, call, serializer, deserializer, loop)
+
+    async def _carry(self, handler: Handler) -> None:
+        self._call.request = convert(self._serializer, self._request, "serializing request")
+        await handler(self._call)
+
+
+class StreamUnaryCall(_Requests, aio.StreamUnaryCall[Any, Any]):
+    """A stream of requests, one response. Awaiting it gives the response or raises ``AioRpcError``."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            yield from self._task.__await__()
+        except asyncio.CancelledError:
+            self._mark_cancelled()
+            raise
+        self._raise_error()
+        return self._response
+
+
+class StreamStreamCall(_Requests, _Responses, aio.StreamStreamCall[Any, Any]):
+    """Streams both ways, independent of each other."""

@@ -1,0 +1,215 @@
+"""Adapts one ``grpc.RpcMethodHandler`` to a ``Handler``: messages, exceptions, threads, for all four kinds of call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from rpc.call import Call, Handler
+from rpc.context import Codec, ServicerContext, SyncServicerContext
+from rpc.deadline import current_deadline
+from rpc.method import MethodInfo
+from rpc.status import StatusCode, StatusError
+
+logger = logging.getLogger(__name__)
+
+Behavior = Callable[[Any, Any], Any]
+Run = Callable[[Any, ServicerContext], Any]
+
+
+def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, executor: Executor | None) -> Handler:
+    """Adapt a method, once, when a server is built.
+
+    ``executor`` runs plain functions; None is the event loop's default pool.
+    """
+    if (handler.request_streaming, handler.response_streaming) != (info.client_streaming, info.server_streaming):
+        return _unimplemented(f"{info.full_name} is registered as another kind of method than its .proto says")
+    behavior: Behavior | None = {
+        (False, False): handler.unary_unary,
+        (False, True): handler.unary_stream,
+        (True, False): handler.stream_unary,
+        (True, True): handler.stream_stream,
+    }[info.client_streaming, info.server_streaming]
+    if behavior is None:
+        return _unimplemented(f"{info.full_name} has no implementation")
+    codec = Codec(info, handler.request_deserializer, handler.response_serializer)
+    if info.is_unary:
+        run = behavior if _is_async(behavior) else _in_thread(behavior, executor)
+        return _Serving(info, codec).unary(run)
+    if info.server_streaming:
+        run = _async_responses(behavior) if _is_async(behavior) else _thread_responses(behavior, executor)
+    else:
+        run = behavior if _is_async(behavior) else _in_thread(behavior, executor)
+    return _Serving(info, codec).streaming(run)
+
+
+class _Serving:
+    """What is common to all calls of one method."""
+
+    def __init__(self, info: MethodInfo, codec: Codec) -> None:
+        self._info = info
+        self._codec = codec
+
+    def unary(self, run: Run) -> Handler:
+        """Serve one request with one response; ``run(request, context)`` gives the response."""
+        codec, info = self._codec, self._info
+
+        async def serve_unary(call: Call) -> None:
+            data = call.request if call.stream is None else await call.receive()
+            if data is None:
+                raise StatusError(StatusCode.INTERNAL, "the request has no message")
+            request = codec.decode(data)
+            current_deadline.set(call.deadline)
+            context = ServicerContext(call, codec)
+            try:
+                response = await run(request, context)
+                context.raise_for_status()
+            except (StatusError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                raise _status_of(error, context, info) from error
+            finally:
+                context.finish()
+            call.response = codec.encode(response)
+
+        return serve_unary
+
+    def streaming(self, run: Run) -> Handler:
+        """Serve a call with streams; ``run`` gives the response, or sends the responses through the context."""
+        codec, info = self._codec, self._info
+
+        async def serve_streaming(call: Call) -> None:
+            current_deadline.set(call.deadline)
+            context = ServicerContext(call, codec)
+            request: Any
+            if info.client_streaming:
+                request = _requests(context)
+            else:
+                data = await call.receive()
+                if data is None:
+                    raise StatusError(StatusCode.INTERNAL, "the request has no message")
+                request = codec.decode(data)
+            try:
+                response = await run(request, context)
+                context.raise_for_status()
+            except (StatusError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                raise _status_of(error, context, info) from error
+            finally:
+                context.finish()
+            if not info.server_streaming:
+                call.response = codec.encode(response)
+
+        return serve_streaming
+
+
+def _status_of(error: Exception, context: ServicerContext, info: MethodInfo) -> StatusError:
+    """Return the status for an exception that the handler did not mean as one."""
+    if context.aborted is not None:
+        return context.aborted
+    logger.error("unexpected exception in %s", info.full_name, exc_info=error)
+    code = context.code()
+    if code is not None and code is not StatusCode.OK:
+        return StatusError(code, context.details())
+    # The text stays here: it may hold what callers must not see.
+    return StatusError(StatusCode.UNKNOWN, f"Unexpected exception in {info.full_name}")
+
+
+def _unimplemented(details: str) -> Handler:
+    async def refuse(_call: Call) -> None:
+        raise StatusError(StatusCode.UNIMPLEMENTED, details)
+
+    return refuse
+
+
+def _is_async(behavior: Behavior) -> bool:
+    call = getattr(behavior, "__call__", None)  # noqa: B004 - a callable object with an async __call__ is one, too
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) for function in (behavior, call)
+    )
+
+
+async def _requests(context: ServicerContext) -> AsyncIterator[Any]:
+    """The request iterator of a coroutine method, which may also leave it alone and use ``context.read()``."""
+    while (message := await context.next_request()) is not None:
+        yield message
+
+
+def _async_responses(behavior: Behavior) -> Run:
+    async def run(request: Any, context: ServicerContext) -> None:
+        outcome = behavior(request, context)
+        if inspect.isasyncgen(outcome):
+            # Closed here, and not when it is collected: its ``finally`` runs before the call is over.
+            async with aclosing(outcome) as responses:
+                async for response in responses:
+                    await context.write(response)
+        elif hasattr(outcome, "__aiter__"):
+            async for response in outcome:
+                await context.write(response)
+        else:
+            await outcome  # It writes by context.write().
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------------ threads
+
+
+class _BlockingRequests:
+    """The request iterator of a plain function: each step waits for the event loop."""
+
+    def __init__(self, context: ServicerContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+
+    def __iter__(self) -> _BlockingRequests:
+        return self
+
+    def __next__(self) -> Any:
+        message = asyncio.run_coroutine_threadsafe(self._context.next_request(), self._loop).result()
+        if message is None:
+            raise StopIteration
+        return message
+
+
+def _in_thread(behavior: Behavior, executor: Executor | None) -> Run:
+    async def run(request: Any, context: ServicerContext) -> Any:
+        loop = asyncio.get_running_loop()
+        if hasattr(request, "__aiter__"):
+            request = _BlockingRequests(context, loop)
+        # The thread sees the context variables of the call: its deadline, its span.
+        variables = contextvars.copy_context()
+        return await loop.run_in_executor(
+            executor, variables.run, behavior, request, SyncServicerContext(context, loop)
+        )
+
+    return run
+
+
+_END = object()
+
+
+def _thread_responses(behavior: Behavior, executor: Executor | None) -> Run:
+    start = _in_thread(behavior, executor)
+
+    async def run(request: Any, context: ServicerContext) -> None:
+        loop = asyncio.get_running_loop()
+        iterator = iter(await start(request, context))
+        variables = contextvars.copy_context()
+
+        def step() -> Any:
+            return variables.run(next, iterator, _END)
+
+        while (response := await loop.run_in_executor(executor, step)) is not _END:
+            await context.write(response)
+
+    return run
