@@ -49,10 +49,10 @@ class Terminal:
     """Prints lines under coloured names. Colour only where a person sees it (a terminal, no ``NO_COLOR``)."""
 
     def __init__(self, stream: TextIO | None = None, *, width: int = 10) -> None:
-        self._stream = stream or sys.stdout
+        self.stream = stream or sys.stdout
         self._width = width
         self._colours: dict[str, int] = {}
-        self.colour = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.colour = self.stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def receiver(self, name: str) -> LineReceiver:
         """Return a function that prints lines under a name; each name keeps one colour."""
@@ -84,7 +84,7 @@ class Terminal:
     def _write(self, text: str) -> None:
         # The reader may be gone (`| head`): that must not keep us from stopping what we started.
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            self.stream.write(text)
+            self.stream.flush()
         except (OSError, ValueError):
             pass

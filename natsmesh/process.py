@@ -54,6 +54,11 @@ class ChildProcess:
         """Whether it does its work: it said so, and it lives."""
         return self._ready.is_set() and not self._ended.is_set()
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever said that it does its work."""
+        return self._ready.is_set()
+
     async def start(self) -> None:
         """Start it. Raises ``OSError`` when there is no such program."""
         loop = asyncio.get_running_loop()

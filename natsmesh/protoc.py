@@ -93,13 +93,26 @@ class ProtoTree:
                 return Outcome(errors=text or f"protoc ended with exit code {process.returncode}")
             return Outcome(self._install(out))
 
+    def remove_gone(self, protos: Iterable[Path]) -> list[Path]:
+        """Remove the code of those files that are gone; return the others."""
+        left = []
+        for proto in protos:
+            if proto.is_file():
+                left.append(proto)
+            else:
+                self.remove(proto)
+        return left
+
     def remove(self, proto: Path) -> list[Path]:
         """Remove the code of a ``.proto`` that is gone; return what was removed."""
+        messages, types, services = self.outputs(proto)
         removed = []
-        for output in self.outputs(proto):
-            if output.is_file() and _GENERATED in output.read_text(errors="replace")[:400]:
-                output.unlink()
-                removed.append(output)
+        if _is_generated(messages):
+            removed += [messages, types]  # the types carry no mark of their own
+        if _is_generated(services):
+            removed.append(services)
+        for output in removed:
+            output.unlink(missing_ok=True)
         return removed
 
     def _is_stale(self, proto: Path) -> bool:
@@ -145,3 +158,7 @@ class ProtoTree:
             shutil.move(part, target)
             written.append(target)
         return written
+
+
+def _is_generated(file: Path) -> bool:
+    return file.is_file() and _GENERATED in file.read_text(errors="replace")[:400]

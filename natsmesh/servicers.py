@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -172,7 +173,7 @@ def _failure(target: str, error: Exception, what: str) -> Failure:
     message = f"{place + ': ' if place else ''}{target} {what}: {text}"
     if source and source.strip():
         message += f"\n    {source.strip()}"
-    if isinstance(error, ModuleNotFoundError) and (hint := _module_hint(target, error.name or "")):
+    if isinstance(error, ImportError) and (hint := _import_hint(target, error)):
         message += f"\n{hint}"
     return Failure(message, Exit.USAGE)
 
@@ -192,14 +193,20 @@ def _place(trace: TracebackType | None) -> tuple[str, str | None]:
     return "", None
 
 
-def _module_hint(target: str, missing: str) -> str:
-    module = target.partition(":")[0]
-    if missing.endswith(("_pb2", "_pb2_grpc")) or Path("proto", *missing.split(".")).is_dir():
+def _import_hint(target: str, error: ImportError) -> str:
+    module, missing = target.partition(":")[0], error.name or ""
+    if re.search(r"_pb2(_grpc)?\b", str(error)) or (missing and Path("proto", *missing.split(".")).is_dir()):
         return (
             "Is the code generated? python -m grpc_tools.protoc -Iproto --python_out=gen --pyi_out=gen"
             " --grpc_python_out=gen FILES (`natsmesh dev` does it for you)"
         )
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
     if module == missing or module.startswith(f"{missing}."):
+        top = getattr(sys.modules.get(missing.partition(".")[0]), "__file__", None)
+        if top is not None and not _is_below_project(top):
+            # A folder without __init__.py loses against a package of that name anywhere on the path.
+            return f"Python takes the package {missing.partition('.')[0]} from {top}: give yours an __init__.py"
         parent, _, last = missing.rpartition(".")
         folder = Path(*parent.split(".")) if parent else Path()
         names = [path.stem for path in folder.glob("*.py")] if folder.is_dir() else []

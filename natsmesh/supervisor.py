@@ -90,8 +90,8 @@ class Supervised:
 
     @property
     def last_exit(self) -> int:
-        """How its last process ended; 0 while that runs."""
-        return (self.child.exit_code or 0) if self.child is not None else 0
+        """How its last process ended; 0 while that runs, and for one that was stopped before it was ready."""
+        return (self.child.exit_code or 0) if self.child is not None and self.child.was_ready else 0
 
     async def run(self) -> int:
         """Keep it running. Returns after ``stop``, or its exit code when it never became ready at all."""

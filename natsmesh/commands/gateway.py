@@ -51,7 +51,7 @@ _POLL_SECONDS = 0.02
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Serve /metrics for Prometheus.")
 @grace_option(30.0)
 @mesh_options()
-def command(
+def command(  # noqa: PLR0913, PLR0917 - one argument an option
     port: int,
     host: str,
     workers: int,

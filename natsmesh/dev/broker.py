@@ -57,7 +57,7 @@ class DevBroker:
 
     async def _start(self) -> None:
         try:
-            await self._broker.__aenter__()  # noqa: PLC2801 - it is left in `stop`
+            await self._broker.__aenter__()
         except PortTakenError as error:
             raise Failure(f"{error} (--nats-port)", Exit.PORT_TAKEN) from error
         except BrokerError as error:

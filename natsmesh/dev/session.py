@@ -232,10 +232,7 @@ class DevSession:
         return Exit.FAILED
 
     async def _compile(self, protos: set[Path]) -> None:
-        for gone in (path for path in protos if not path.is_file()):
-            self._protos.remove(gone)
-        saved = [path for path in protos if path.is_file()]
-        if saved:
+        if saved := self._protos.remove_gone(protos):
             self._say(f"{self._names(saved)} saved")
             await self._generate(self._protos.with_importers(saved))
             self._watcher.add_folder(self._folder / GENERATED)
@@ -259,8 +256,7 @@ class DevSession:
                 self._spawn(self._restart(service, sources & files if service.is_ready else sources))
 
     async def _loaded(self, service: Supervised) -> set[Path]:
-        child = service.child
-        return {Path(file).resolve() for file in await child.files()} if child is not None else set()
+        return _resolved(await service.child.files()) if service.child is not None else set()
 
     async def _restart(self, service: Supervised, because: set[Path]) -> None:
         self._say(f"{self._names(because)} saved: {service.name} is restarted")
@@ -312,3 +308,7 @@ class DevSession:
         names = sorted(str(path.relative_to(self._folder)) for path in files if self._folder in path.parents)
         shown = ", ".join(names[:3])
         return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _resolved(files: Iterable[str]) -> set[Path]:
+    return {Path(file).resolve() for file in files}

@@ -88,20 +88,28 @@ class SourceWatcher:
     async def _watch_roots(self, batches: asyncio.Queue[set[Path]]) -> None:
         while True:
             self._renew.clear()
-            roots = {root for root in self._roots if root.is_dir()}
+            roots = _existing(self._roots)
             if not roots:
                 await self._renew.wait()
                 continue
             async for changes in awatch(
                 *roots, watch_filter=_Sources(), debounce=_DEBOUNCE_MS, step=_STEP_MS, stop_event=self._renew
             ):
-                await batches.put({Path(path).resolve() for _, path in changes})
+                await batches.put(_paths(changes))
 
     async def _watch_top(self, batches: asyncio.Queue[set[Path]]) -> None:
         async for changes in awatch(
             self._folder, watch_filter=_Sources(), debounce=_DEBOUNCE_MS, step=_STEP_MS, recursive=False
         ):
-            await batches.put({Path(path).resolve() for _, path in changes})
+            await batches.put(_paths(changes))
+
+
+def _existing(folders: Iterable[Path]) -> set[Path]:
+    return {folder for folder in folders if folder.is_dir()}
+
+
+def _paths(changes: set[tuple[Change, str]]) -> set[Path]:
+    return {Path(path).resolve() for _, path in changes}
 
 
 def _digest(path: Path) -> bytes:
