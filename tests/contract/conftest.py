@@ -1,6 +1,8 @@
 """Runs every contract test on grpc.aio and on both transports of natsmesh."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,3 +27,11 @@ async def mesh(request: pytest.FixtureRequest) -> AsyncIterator[Mesh]:
         made = NatsTransport(request.getfixturevalue("broker_url"))
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[ThreadPoolExecutor]:
+    """A pool for sync handlers. In grpc.aio these wait for the event loop when they abort: it must run to the end."""
+    pool = ThreadPoolExecutor(4, "pool")
+    yield pool
+    await asyncio.to_thread(pool.shutdown)

@@ -36,18 +36,16 @@ async def test_the_concierge_calls_the_greeter(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
-async def test_the_thumbnailer(mesh: Mesh, name: str) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        server = mesh.server(migration_thread_pool=threads)
-        thumbnail_pb2_grpc.add_ThumbnailerServicer_to_server(Thumbnailer(), server)
-        await server.start()
-        stub = thumbnail_pb2_grpc.ThumbnailerStub(mesh.channel())
-        image = httpbody_pb2.HttpBody(data=images.encode(images.quarters(), name))
-        body = await stub.CreateThumbnail(thumbnail_pb2.CreateThumbnailRequest(image=image, width=100), timeout=TIMEOUT)
-        assert images.decode(body.data).size == (100, 75)
-        text = httpbody_pb2.HttpBody(data=b"Dear Sir or Madam,")
-        code, details = await status(
-            stub.CreateThumbnail(thumbnail_pb2.CreateThumbnailRequest(image=text, width=100), timeout=TIMEOUT)
-        )
-        assert code is StatusCode.INVALID_ARGUMENT
-        assert details.startswith("image: not a JPEG, PNG or WebP file")
+async def test_the_thumbnailer(mesh: Mesh, threads: ThreadPoolExecutor, name: str) -> None:
+    server = mesh.server(migration_thread_pool=threads)
+    thumbnail_pb2_grpc.add_ThumbnailerServicer_to_server(Thumbnailer(), server)
+    await server.start()
+    stub = thumbnail_pb2_grpc.ThumbnailerStub(mesh.channel())
+    image = httpbody_pb2.HttpBody(data=images.encode(images.quarters(), name))
+    request = thumbnail_pb2.CreateThumbnailRequest(image=image, width=100)
+    assert images.decode((await stub.CreateThumbnail(request, timeout=TIMEOUT)).data).size == (100, 75)
+    text = httpbody_pb2.HttpBody(data=b"Dear Sir or Madam,")
+    request = thumbnail_pb2.CreateThumbnailRequest(image=text, width=100)
+    code, details = await status(stub.CreateThumbnail(request, timeout=TIMEOUT))
+    assert code is StatusCode.INVALID_ARGUMENT
+    assert details.startswith("image: not a JPEG, PNG or WebP file")

@@ -3,21 +3,13 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import pytest
 from grpc import StatusCode
 
 from tests.contract.meshes import TIMEOUT, Mesh, failure, pairs, status
 from tests.protos.probe_pb2 import Answer, Question
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4, "pool") as pool:
-        yield pool
 
 
 async def test_it_runs_in_the_given_pool(mesh: Mesh, threads: ThreadPoolExecutor) -> None:
