@@ -31,6 +31,8 @@ _UPRIGHT = {
 }
 _LYING = frozenset({5, 6, 7, 8})  # orientations in which width and height are stored exchanged
 
+_TOO_LARGE = f"image: it has more than {MAX_PIXELS // 1_000_000} million pixels; scale it down before you send it"
+
 # What Pillow raises for damaged files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
@@ -85,11 +87,11 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=[sniffed])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RefusedError(_too_large("more")) from None
+        raise RefusedError(_TOO_LARGE) from None
     except _DAMAGED as error:
         raise RefusedError(_damaged(sniffed)) from error
     if image.width * image.height > MAX_PIXELS:
-        raise RefusedError(_too_large(f"{image.width} x {image.height}"))
+        raise RefusedError(_TOO_LARGE)
     return image
 
 
@@ -172,7 +174,3 @@ def _continuous(image: Image.Image) -> Image.Image:
 
 def _damaged(name: str) -> str:
     return f"image: the {name} file is truncated or damaged; send it whole, byte for byte (curl: --data-binary @file)"
-
-
-def _too_large(size: str) -> str:
-    return f"image: {size} pixels; at most {MAX_PIXELS // 1_000_000} million are accepted, scale it down first"

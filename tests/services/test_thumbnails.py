@@ -134,12 +134,12 @@ def test_a_silly_size_is_refused(pixels: int) -> None:
 def test_a_decompression_bomb_is_refused_unopened(size: tuple[int, int]) -> None:
     data = images.bomb(*size)
     assert len(data) < 100_000
-    with pytest.raises(thumbnails.RefusedError, match=r"image: .* pixels; at most 64 million"):
+    with pytest.raises(thumbnails.RefusedError, match="image: it has more than 64 million pixels"):
         thumbnails.open_image(data)
 
 
 def test_a_bomb_is_refused_where_warnings_are_errors() -> None:
-    with pytest.raises(thumbnails.RefusedError, match="at most 64 million"):
+    with pytest.raises(thumbnails.RefusedError, match="more than 64 million"):
         thumbnails.open_image(images.bomb(10000, 9000))
 
 
