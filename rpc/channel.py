@@ -34,6 +34,7 @@ from rpc.policy.retry import Retry
 from rpc.stats import Stats
 from rpc.status import Refusal, StatusCode, StatusError
 from rpc.subjects import Subjects
+from rpc.tasks import TaskSet
 from rpc.transport.base import Connection
 from rpc.transport.client import ClientTransport
 
@@ -79,6 +80,7 @@ class Channel(aio.Channel):
             silence_limit=self._options.silence_limit,
         )
         self._starting = asyncio.Lock()
+        self._tasks = TaskSet()
         self._started = False
         self._closed = False
         self._state_changed = asyncio.Event()
@@ -215,12 +217,15 @@ class Channel(aio.Channel):
     # ----------------------------------------------------------------------------------------------------- states
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return the state of the connection to NATS. ``try_to_connect`` is for grpc.aio's shape: calls connect."""
+        """Return the state of the connection to NATS; ``try_to_connect`` starts to connect an idle channel."""
         if self._closed or self._connection.is_closed:
             return grpc.ChannelConnectivity.SHUTDOWN
-        if self._connection.is_connected:
-            return grpc.ChannelConnectivity.READY
-        return grpc.ChannelConnectivity.TRANSIENT_FAILURE if self._started else grpc.ChannelConnectivity.IDLE
+        if self._started:
+            connected = self._connection.is_connected
+            return grpc.ChannelConnectivity.READY if connected else grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if try_to_connect and not self._tasks:
+            self._tasks.spawn(self._start(wait=True))
+        return grpc.ChannelConnectivity.CONNECTING if self._tasks else grpc.ChannelConnectivity.IDLE
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Return as soon as the state is another one."""
@@ -248,6 +253,7 @@ class Channel(aio.Channel):
             return
         self._closed = True
         self._state_changed.set()
+        await self._tasks.close()
         if self._started:
             if grace:
                 await self._transport.wait_idle(grace)

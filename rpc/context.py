@@ -16,7 +16,7 @@ from grpc import aio
 from rpc.call import Call
 from rpc.metadata import Metadata, MetadataValue, normalize
 from rpc.method import MethodInfo
-from rpc.status import StatusCode, StatusError
+from rpc.status import StatusCode, StatusError, code_from_number
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class AbortedError(StatusError, aio.AbortError):
 
 
 class Codec:
-    """The messages of one method: bytes to objects and back, with gRPC's errors."""
+    """The messages of one method: bytes to objects and back. A failure is UNKNOWN, as in grpc.aio."""
 
     __slots__ = ("_deserialize", "_info", "_serialize")
 
@@ -48,7 +48,7 @@ class Codec:
             return self._deserialize(data)
         except Exception:
             logger.warning("a request of %s could not be deserialized", self._info.full_name, exc_info=True)
-            raise StatusError(StatusCode.INTERNAL, "Exception deserializing request!") from None
+            raise StatusError(StatusCode.UNKNOWN, "Exception deserializing request!") from None
 
     def encode(self, message: Any) -> bytes:
         """Return the bytes of a response. Raises ``StatusError``."""
@@ -59,7 +59,7 @@ class Codec:
         except Exception:
             name = type(message).__name__
             logger.exception("%s gave %s, which cannot be serialized", self._info.full_name, name)
-            raise StatusError(StatusCode.INTERNAL, "Exception serializing response!") from None
+            raise StatusError(StatusCode.UNKNOWN, "Exception serializing response!") from None
 
 
 class ServicerContext(aio.ServicerContext[Any, Any]):
@@ -124,9 +124,9 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Return what ``set_trailing_metadata`` was given."""
         return self._call.trailing_metadata
 
-    def set_code(self, code: StatusCode) -> None:
-        """Set the status that the call ends with when the handler returns."""
-        self._code = code
+    def set_code(self, code: StatusCode | int) -> None:
+        """Set the status that the call ends with when the handler returns; the number of a code will do."""
+        self._code = code if isinstance(code, StatusCode) else code_from_number(code)
 
     def set_details(self, details: str) -> None:
         """Set the text of the status."""
@@ -157,8 +157,8 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
             code, details = StatusCode.UNKNOWN, ""
         if trailing_metadata:
             self._call.trailing_metadata = normalize(trailing_metadata)
-        self._code, self._details = code, details
-        self.aborted = AbortedError(code, details)
+        self._code, self._details = code, details or self._details
+        self.aborted = AbortedError(code, self._details)
         raise self.aborted
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:

@@ -52,11 +52,15 @@ def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
             if not isinstance(value, bytes):
                 msg = f"metadata value of {key!r} must be bytes, because the key ends in '-bin'"
                 raise ValueError(msg)
-        elif not isinstance(value, str) or not _VALUE.match(value):
+            result.append((key, value))
+            total += len(key) + len(value)
+            continue
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if not isinstance(text, str) or not _VALUE.match(text):
             msg = f"metadata value of {key!r} must be printable ASCII text (use a key that ends in '-bin' for bytes)"
             raise ValueError(msg)
-        total += len(key) + len(value)
-        result.append((key, value))
+        total += len(key) + len(text)
+        result.append((key, text))
     if total > MAX_METADATA_BYTES:
         msg = f"metadata of {total} bytes is over the limit of {MAX_METADATA_BYTES}"
         raise ValueError(msg)

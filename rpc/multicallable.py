@@ -67,7 +67,10 @@ class UnaryUnaryMultiCallable(_MultiCallable, aio.UnaryUnaryMultiCallable[Any, A
         channel = self._channel
         if not channel.unary_interceptors:
             return self._start(self._info, request, timeout, metadata, credentials, wait_for_ready, compression)
-        details = aio.ClientCallDetails(self._info.path, timeout, metadata, credentials, wait_for_ready)  # type: ignore[arg-type]  # any pairs, as in grpc.aio
+        # Interceptors find the method as bytes and the metadata in the class that they may add to, as in grpc.aio.
+        pairs = metadata if isinstance(metadata, aio.Metadata) else aio.Metadata(*(metadata or ()))
+        method: Any = self._info.path.encode()
+        details = aio.ClientCallDetails(method, timeout, pairs, credentials, wait_for_ready)
         return InterceptedUnaryUnaryCall(self._intercept(0, details, request, compression), asyncio.get_running_loop())
 
     def _start(

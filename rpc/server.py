@@ -87,6 +87,8 @@ class Server(aio.Server):
         self._responder: Responder | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        self._grace_ends: float | None = None
+        self._grace_changed = asyncio.Event()
         if handlers:
             self.add_generic_rpc_handlers(handlers)
 
@@ -217,13 +219,32 @@ class Server(aio.Server):
         if self._transport is None:
             self._stopped.set()
             return
+        # A later stop() may shorten the grace of an earlier one, never extend it.
+        end = asyncio.get_running_loop().time() + (grace or 0.0)
+        self._grace_ends = end if self._grace_ends is None else min(self._grace_ends, end)
+        self._grace_changed.set()
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop(self._transport, grace), name="natsmesh-server-stop")
-        elif grace is None:
-            await self._transport.abort_all()
+            self._stopping = asyncio.create_task(self._stop(self._transport), name="natsmesh-server-stop")
         await asyncio.shield(self._stopping)
 
-    async def _stop(self, transport: ServerTransport, grace: float | None) -> None:
+    async def _idle_or_grace_over(self, transport: ServerTransport) -> None:
+        """Wait for the end of the last call, or of the grace."""
+        loop = asyncio.get_running_loop()
+        while transport.in_flight and (left := (self._grace_ends or 0.0) - loop.time()) > 0:
+            self._grace_changed.clear()
+            waiting = [
+                asyncio.ensure_future(transport.wait_idle(left)),
+                asyncio.ensure_future(self._grace_changed.wait()),
+            ]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+        if transport.in_flight:
+            logger.warning("%d calls were still running when the grace was over", transport.in_flight)
+
+    async def _stop(self, transport: ServerTransport) -> None:
         assert self._responder is not None  # noqa: S101 - start() made both
         try:
             await self._responder.announce("draining")
@@ -231,8 +252,7 @@ class Server(aio.Server):
                 await asyncio.wait_for(transport.drain(), DRAIN_TIMEOUT)
             except TimeoutError:
                 logger.warning("the broker did not confirm the end of the subscriptions within %g s", DRAIN_TIMEOUT)
-            if grace is not None and not await transport.wait_idle(grace):
-                logger.warning("%d calls were still running after the grace of %g s", transport.in_flight, grace)
+            await self._idle_or_grace_over(transport)
             await transport.abort_all()
             await self._responder.announce("down")
             await self._responder.close()
