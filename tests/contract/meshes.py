@@ -41,9 +41,13 @@ class Mesh(ABC):
         self._servers.append(server)
         return server
 
-    def channel(self, interceptors: Sequence[aio.ClientInterceptor] | None = None) -> aio.Channel:
+    def channel(
+        self,
+        interceptors: Sequence[aio.ClientInterceptor] | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> aio.Channel:
         """A channel to the test's server, which may not be there yet; closed when the test ends."""
-        channel = self._make_channel(interceptors=interceptors)
+        channel = self._make_channel(interceptors=interceptors, options=options)
         self._channels.append(channel)
         return channel
 
@@ -94,10 +98,10 @@ class GrpcMesh(Mesh):
         server.add_insecure_port(self._address)
         return server
 
-    def _make_channel(self, **options: Any) -> aio.Channel:
+    def _make_channel(self, *, options: Sequence[tuple[str, Any]], **others: Any) -> aio.Channel:
         # Reconnect at once: tests start servers late. Own connections: grpc shares them between channels otherwise.
-        arguments = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1)]
-        return aio.insecure_channel(self._address, options=arguments, **options)
+        ours = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1)]
+        return aio.insecure_channel(self._address, options=[*ours, *options], **others)
 
     async def close(self) -> None:
         await super().close()
