@@ -103,7 +103,10 @@ class HttpTracer:
         ``route`` is the template that the path matched (``/v1/greetings/{name}``), empty when none did.
         """
         tracing = self._tracing
-        declined, context = tracing.arrive(_trace_headers(scope)) if self._trust else tracing.arrive(())
+        if self._trust:
+            declined, context = tracing.arrive(_trace_headers(scope))
+        else:
+            declined, context = tracing.decline_root(), Context()
         span = declined or tracing.tracer.start_span(
             _name(method, route),
             context,

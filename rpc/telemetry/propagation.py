@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    INVALID_SPAN,
     NonRecordingSpan,
     SpanContext,
     TraceFlags,
@@ -24,7 +25,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from rpc.metadata import Metadata
+from rpc.metadata import Metadata, MetadataValue
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -35,6 +36,7 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 _LATER_VERSION = re.compile(
     r"(?!ff|00)[0-9a-f]{2}(-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:-|\Z)"
 ).match
+_UNSAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]\Z").match
 _SAMPLED = frozenset("13579bdf")
 _MAX_TRACESTATE = 512
 _MAX_BAGGAGE = 8192
@@ -57,25 +59,57 @@ def is_sampled(traceparent: str) -> bool:
 
 
 class Unsampled(NonRecordingSpan):
-    """The position in a trace that is not recorded: the text of its ``traceparent``, parsed only on demand."""
+    """A position in a trace that is not recorded: what its headers say, parsed only on demand."""
 
     __slots__ = ("_parsed", "pairs")
 
-    def __init__(self, traceparent: str, tracestate: str = "") -> None:
+    def __init__(self, pairs: Metadata) -> None:
+        self.pairs = pairs
+        """What a call made from here carries on: a valid ``traceparent``, then ``tracestate`` if there is one."""
         self._parsed: SpanContext | None = None
-        self.pairs: Metadata = (
-            ((TRACEPARENT, traceparent), (TRACESTATE, tracestate)) if tracestate else ((TRACEPARENT, traceparent),)
-        )
-        """What a call made from here carries on."""
 
     def get_span_context(self) -> SpanContext:
         """Return the same as objects of OpenTelemetry's API."""
         if self._parsed is None:
-            self._parsed = span_context(str(self.pairs[0][1]), str(self.pairs[1][1]) if len(self.pairs) > 1 else "")
+            self._parsed = span_context(*(str(value) for _, value in self.pairs))
         return self._parsed
 
     def __repr__(self) -> str:
-        return f"Unsampled({self.pairs[0][1]!r})"
+        return f"Unsampled({self.pairs!r})"
+
+
+def unsampled(traceparent: str, tracestate: str = "") -> Unsampled:
+    """Return the position that a valid ``traceparent`` names."""
+    pairs: Metadata = ((TRACEPARENT, traceparent),)
+    return Unsampled((*pairs, (TRACESTATE, tracestate)) if tracestate else pairs)
+
+
+_SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+
+
+def quiet_context(metadata: Metadata) -> Context | None:
+    """Return the context of an arriving call that nobody records; None when that takes a closer look.
+
+    The short way for what most calls carry: an unsampled ``traceparent`` alone.
+    """
+    found: tuple[str, MetadataValue] | None = None
+    for pair in metadata:
+        key = pair[0]
+        if key == TRACEPARENT:
+            found = pair
+        elif key == TRACESTATE:
+            return None
+    if found is None or not isinstance(found[1], str) or not _UNSAMPLED(found[1]):
+        return None
+    return Context({_SPAN_KEY: Unsampled((found,))})
+
+
+def without_trace(metadata: Metadata) -> Metadata:
+    """Return metadata rid of trace context."""
+    for key, _ in metadata:
+        if key in KEYS:
+            return tuple(pair for pair in metadata if pair[0] not in KEYS)
+    return metadata
 
 
 def span_context(traceparent: str, tracestate: str = "") -> SpanContext:
@@ -167,10 +201,7 @@ class W3CPropagator:
                     f"{quote(key, safe='')}={quote(str(value), safe='')}" for key, value in allowed.items()
                 )
                 pairs += ((BAGGAGE, items[:_MAX_BAGGAGE]),)
-        for key, _ in metadata:
-            if key in KEYS:
-                return tuple(pair for pair in metadata if pair[0] not in KEYS) + pairs
-        return metadata + pairs
+        return without_trace(metadata) + pairs
 
 
 class TextMapPropagator:

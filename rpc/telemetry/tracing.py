@@ -14,7 +14,15 @@ from typing import Final
 
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.trace import Span, SpanKind, Status, TracerProvider, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Span,
+    SpanKind,
+    Status,
+    TracerProvider,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace import StatusCode as SpanStatus
 
 from rpc.call import Call, Handler, Interceptor
@@ -27,8 +35,11 @@ from rpc.telemetry.propagation import (
     Unsampled,
     W3CPropagator,
     is_sampled,
+    quiet_context,
     remote_context,
     traceparent_of,
+    unsampled,
+    without_trace,
 )
 from rpc.telemetry.sampling import HeadSampler, PresetIdGenerator
 
@@ -48,8 +59,12 @@ class Tracing:
     ) -> None:
         self.tracer = provider.get_tracer(semconv.SCOPE, version, schema_url=semconv.SCHEMA_URL)
         self.propagator = propagator
-        self.w3c = propagator if isinstance(propagator, W3CPropagator) else None
+        self.w3c = propagator if isinstance(propagator, W3CPropagator) and propagator.trace_context else None
         self.head = head if self.w3c is not None else None
+        self.quiet = (
+            self.w3c is not None and self.head is not None and self.head.parent_based and not self.w3c.baggage_keys
+        )
+        """True when an unsampled parent settles everything: the short way is open."""
         ids = provider.id_generator if isinstance(provider, SdkTracerProvider) else None
         self._ids = ids if isinstance(ids, PresetIdGenerator) else None
         self._attributes: dict[str, Mapping[str, str]] = {}
@@ -62,7 +77,7 @@ class Tracing:
         digits = random.randbytes(24).hex()  # 16 bytes for the trace, 8 for the span
         if not head.wants(digits[16:32]):
             # It has a context nevertheless, so that nobody later in this trace decides otherwise.
-            return Unsampled(f"00-{digits[:32]}-{digits[32:]}-02")
+            return unsampled(f"00-{digits[:32]}-{digits[32:]}-02")
         if self._ids is not None:
             self._ids.preset(int(digits[:32], 16))
         return None
@@ -73,11 +88,11 @@ class Tracing:
         if head is None:
             return None
         if head.parent_based:
-            return None if is_sampled(traceparent) else Unsampled(traceparent, tracestate)
+            return None if is_sampled(traceparent) else unsampled(traceparent, tracestate)
         if head.wants(traceparent[19:35]):
             return None
         # Who changes the sampled flag must change the parent id as well (W3C Trace Context, 4.2).
-        return Unsampled(f"00-{traceparent[3:35]}-{random.getrandbits(64) or 1:016x}-00", tracestate)
+        return unsampled(f"00-{traceparent[3:35]}-{random.getrandbits(64) or 1:016x}-00", tracestate)
 
     def arrive(self, metadata: Metadata) -> tuple[Unsampled | None, Context]:
         """Read the trace context of what arrives and decide on it.
@@ -100,6 +115,8 @@ class Tracing:
         if head is None:
             return None
         parent = get_current_span(context)
+        if parent is INVALID_SPAN:
+            return self.decline_root()
         if isinstance(parent, Unsampled) and head.parent_based:
             return parent
         where = parent.get_span_context()
@@ -127,14 +144,16 @@ class Tracing:
 
 def server_interceptor(tracing: Tracing) -> Interceptor:
     """Return the interceptor that makes the SERVER span, current while the handler runs."""
-    arrive = tracing.arrive
 
     async def serve(call: Call, handler: Handler) -> None:
-        declined, context = arrive(call.metadata)
-        if declined is None:
-            await _serve_recorded(tracing, context, call, handler)
-            return
-        token = attach(set_span_in_context(declined, context))
+        quiet = quiet_context(call.metadata) if tracing.quiet else None
+        if quiet is None:
+            declined, context = tracing.arrive(call.metadata)
+            if declined is None:
+                await _serve_recorded(tracing, context, call, handler)
+                return
+            quiet = set_span_in_context(declined, context)
+        token = attach(quiet)
         try:
             await handler(call)
         finally:
@@ -181,7 +200,10 @@ def client_interceptor(tracing: Tracing) -> Interceptor:
         declined = tracing.depart(context)
         if declined is None or tracing.w3c is None:
             return _send_recorded(tracing, context, call, handler)
-        call.metadata = tracing.w3c.replace(call.metadata, declined.pairs, context)
+        if tracing.quiet:
+            call.metadata = without_trace(call.metadata) + declined.pairs
+        else:
+            call.metadata = tracing.w3c.replace(call.metadata, declined.pairs, context)
         return handler(call)
 
     return send

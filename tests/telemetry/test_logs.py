@@ -9,14 +9,14 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import set_span_in_context
 
 from rpc.telemetry import JsonFormatter, TextFormatter, TraceContextFilter, configure_logging
-from rpc.telemetry.propagation import Unsampled
+from rpc.telemetry.propagation import unsampled
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 @pytest.fixture
 def in_span() -> Iterator[None]:
-    token = attach(set_span_in_context(Unsampled(f"00-{TRACE}-{SPAN}-00"), Context()))
+    token = attach(set_span_in_context(unsampled(f"00-{TRACE}-{SPAN}-00"), Context()))
     yield
     detach(token)
 

@@ -8,11 +8,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from rpc.telemetry.propagation import (
     TextMapPropagator,
-    Unsampled,
     W3CPropagator,
     is_sampled,
     span_context,
     traceparent_of,
+    unsampled,
     valid_traceparent,
 )
 
@@ -86,7 +86,7 @@ def test_reads_what_opentelemetry_reads(text: str) -> None:
 
 
 def test_an_unsampled_position_is_handed_on_as_it_came() -> None:
-    span = Unsampled(NOT_SAMPLED, "vendor=1")
+    span = unsampled(NOT_SAMPLED, "vendor=1")
     assert not span.is_recording()
     assert span.pairs == (("traceparent", NOT_SAMPLED), ("tracestate", "vendor=1"))
     context = span.get_span_context()
