@@ -55,6 +55,18 @@ def _without_credentials(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
+class _Client(Client):
+    """nats-py's client, whose read loop survives what others send."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        # The server lets any bytes pass as subject, reply subject and headers. nats-py decodes them unguarded, and an
+        # exception here ends its read loop while it goes on saying that it is connected.
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, LookupError) as error:
+            logger.warning("a malformed message to %r was dropped: %s", subject[:64], error)
+
+
 @dataclass(eq=False, slots=True)
 class _Interest:
     """A subscription that outlives the client it was made on."""
@@ -90,6 +102,12 @@ class _Interest:
             if self.current is not None:
                 # UNSUB, then PING/PONG, then whatever had arrived: nothing that was routed here is dropped.
                 await self.current.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: nothing listens there (start a broker with `natsmesh broker`, or set NATS_URL)"
+    return str(error) or type(error).__name__
 
 
 class NatsConnection:
@@ -158,8 +176,8 @@ class NatsConnection:
             self._set_connected(True)
 
     async def _new_client(self) -> Client:
-        client = Client()
-        causes: list[str] = []
+        client = _Client()
+        causes: list[Exception] = []
 
         async def error_cb(error: Exception) -> None:
             self._on_error(error, causes)
@@ -180,7 +198,6 @@ class NatsConnection:
         if self._credentials:
             options["user_credentials"] = self._credentials
         try:
-            # allow_reconnect would make the first attempt retry for ever; it is switched on once we are connected.
             await asyncio.wait_for(
                 client.connect(
                     servers=self._urls,
@@ -189,10 +206,11 @@ class NatsConnection:
                     disconnected_cb=disconnected_cb,
                     reconnected_cb=reconnected_cb,
                     closed_cb=closed_cb,
+                    # Else the first attempt would be repeated for ever; both are changed once we are connected.
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,
                     connect_timeout=CONNECT_TIMEOUT,
                     reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # an int in its annotation only
-                    max_reconnect_attempts=-1,
                     ping_interval=PING_INTERVAL,
                     max_outstanding_pings=2,
                     **options,
@@ -202,21 +220,24 @@ class NatsConnection:
         except (OSError, errors.Error, TimeoutError, ValueError) as error:
             with contextlib.suppress(Exception):
                 await client.close()
-            cause = str(error) or (causes[-1] if causes else type(error).__name__)
-            msg = f"cannot connect to NATS at {self.url}: {cause}"
+            told = causes[-1] if causes and isinstance(error, errors.NoServersError | TimeoutError) else error
+            msg = f"cannot connect to NATS at {self.url}: {_describe(told)}"
             raise ConnectionError(msg) from error
         client.options["allow_reconnect"] = True
+        client.options["max_reconnect_attempts"] = -1
         return client
 
-    def _on_error(self, error: Exception, causes: list[str]) -> None:
-        causes.append(str(error) or type(error).__name__)
+    def _on_error(self, error: Exception, causes: list[Exception]) -> None:
+        causes.append(error)
         del causes[:-4]
         if isinstance(error, errors.SlowConsumerError):
             interest = next((one for one in self._interests if one.current is error.sub), None)
             if interest is not None and interest.overflow is not None:
                 interest.overflow(error.subject, error.reply)
                 return
-        logger.debug("nats: %s", causes[-1])
+        # What is not permitted fails in silence otherwise: the server tells it to nobody else.
+        level = logging.WARNING if "permissions violation" in str(error).lower() else logging.DEBUG
+        logger.log(level, "NATS at %s: %s", self.url, _describe(error))
 
     def _set_connected(self, connected: bool) -> None:
         if connected != self._connected.is_set():
@@ -233,16 +254,21 @@ class NatsConnection:
 
     async def _supervise(self) -> None:
         """Replace the client when it closed for good (most ``-ERR`` do that) or hangs in its reconnect."""
+        loop = asyncio.get_running_loop()
         while not self._closed:
             await self._wake.wait()
             self._wake.clear()
-            if self._connected.is_set():
-                continue
-            with contextlib.suppress(TimeoutError):
-                if self._client is None or not self._client.is_closed:
-                    await asyncio.wait_for(self._connected.wait(), WATCHDOG)
-                    continue
-            await self._replace_client()
+            limit = loop.time() + WATCHDOG
+            while self._is_reconnecting and (left := limit - loop.time()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), left)
+                self._wake.clear()
+            if not self._connected.is_set():
+                await self._replace_client()
+
+    @property
+    def _is_reconnecting(self) -> bool:
+        return not self._connected.is_set() and self._client is not None and not self._client.is_closed
 
     async def _replace_client(self) -> None:
         old, self._client = self._client, None
@@ -256,17 +282,21 @@ class NatsConnection:
                 logger.debug("%s", error)
                 await asyncio.sleep(RECONNECT_WAIT)
                 continue
+            # From here on new subscriptions are made on the new client: none falls between the two.
+            self._client = client
             try:
                 for interest in list(self._interests):
-                    await interest.attach(client)
+                    if interest in self._interests:
+                        await interest.attach(client)
                 await client.flush(CONNECT_TIMEOUT)
             except (errors.Error, OSError, TimeoutError) as error:
                 logger.debug("could not subscribe again: %s", error)
+                self._client = None
+                self._set_connected(False)
                 with contextlib.suppress(Exception):
                     await client.close()
                 await asyncio.sleep(RECONNECT_WAIT)
                 continue
-            self._client = client
             self._set_connected(True)
             return
 
