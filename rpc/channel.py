@@ -19,9 +19,10 @@ from rpc.call import Call
 from rpc.client_calls import Deserializer, Serializer, check_credentials
 from rpc.connections import as_connection
 from rpc.deadline import current_deadline, earliest
-from rpc.metadata import MetadataValue, normalize
+from rpc.metadata import normalize
 from rpc.method import MethodInfo
 from rpc.multicallable import (
+    CallOptions,
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
     UnaryStreamMultiCallable,
@@ -39,6 +40,13 @@ from rpc.transport.base import Connection
 from rpc.transport.client import ClientTransport
 
 _RECONNECT_PAUSE = 0.1
+
+_INTERCEPTORS = {
+    (False, False): (aio.UnaryUnaryClientInterceptor, "intercept_unary_unary"),
+    (False, True): (aio.UnaryStreamClientInterceptor, "intercept_unary_stream"),
+    (True, False): (aio.StreamUnaryClientInterceptor, "intercept_stream_unary"),
+    (True, True): (aio.StreamStreamClientInterceptor, "intercept_stream_stream"),
+}
 
 
 class Channel(aio.Channel):
@@ -64,12 +72,10 @@ class Channel(aio.Channel):
         ``prefix`` separates meshes on one NATS account. ``retry=False`` sends no call twice, whatever happens to it.
         """
         self._connection, self._owns_connection = as_connection(target)
-        self._unary_interceptors: list[aio.UnaryUnaryClientInterceptor] = []
-        for interceptor in interceptors or ():
+        self._interceptors = tuple(interceptors or ())
+        for interceptor in self._interceptors:
             if not isinstance(interceptor, aio.ClientInterceptor):
                 raise TypeError(f"{interceptor!r} is not a grpc.aio.ClientInterceptor")
-            if isinstance(interceptor, aio.UnaryUnaryClientInterceptor):
-                self._unary_interceptors.append(interceptor)
         self._options = read_options(options)
         self._compression = compression
         self._transport = ClientTransport(
@@ -176,16 +182,9 @@ class Channel(aio.Channel):
         info = method_info(method, client_streaming=True, server_streaming=True)
         return StreamStreamMultiCallable(self, info, request_serializer, response_deserializer)
 
-    def new_call(
-        self,
-        info: MethodInfo,
-        timeout: float | None = None,
-        metadata: Iterable[tuple[str, MetadataValue]] | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Call:
-        """Return a call for ``handler``, with the deadline that these arguments and the running handler's call give."""
+    def new_call(self, info: MethodInfo, options: CallOptions) -> Call:
+        """Return a call for ``handler``, with the deadline that the options and the running handler's call give."""
+        timeout, metadata, credentials, wait_for_ready, compression = options
         check_credentials(credentials)
         if self._closed:
             raise aio.UsageError("Channel is closed.")
@@ -209,10 +208,10 @@ class Channel(aio.Channel):
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    @property
-    def unary_interceptors(self) -> Sequence[aio.UnaryUnaryClientInterceptor]:
-        """The interceptors that unary calls pass, outermost first."""
-        return self._unary_interceptors
+    def interceptors_of(self, info: MethodInfo) -> list[Any]:
+        """Return the ``intercept_...`` methods that calls of this kind pass, outermost first."""
+        kind, name = _INTERCEPTORS[info.client_streaming, info.server_streaming]
+        return [getattr(one, name) for one in self._interceptors if isinstance(one, kind)]
 
     # ----------------------------------------------------------------------------------------------------- states
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from grpc import aio
 
+from rpc.call import Call
 from rpc.client_calls import (
     Deserializer,
+    InterceptedStreamStreamCall,
+    InterceptedStreamUnaryCall,
+    InterceptedUnaryStreamCall,
     InterceptedUnaryUnaryCall,
-    RespondedCall,
+    Interception,
+    RequestQueue,
     Serializer,
     StreamStreamCall,
     StreamUnaryCall,
@@ -30,6 +34,16 @@ MetadataPairs = Iterable[tuple[str, MetadataValue]]
 Requests = AsyncIterable[Any] | Iterable[Any]
 
 
+class CallOptions(NamedTuple):
+    """The keyword arguments of one call, as grpc.aio has them."""
+
+    timeout: float | None = None
+    metadata: MetadataPairs | None = None
+    credentials: grpc.CallCredentials | None = None
+    wait_for_ready: bool | None = None
+    compression: grpc.Compression | None = None
+
+
 def method_info(path: str, *, client_streaming: bool = False, server_streaming: bool = False) -> MethodInfo:
     """Return what is known of a method, with what its ``.proto`` promises when its descriptor is loaded here."""
     info = MethodInfo.from_path(path, client_streaming=client_streaming, server_streaming=server_streaming)
@@ -41,6 +55,8 @@ def method_info(path: str, *, client_streaming: bool = False, server_streaming: 
 
 
 class _MultiCallable:
+    """What the four kinds share: the method, how its messages become bytes, and the interceptors of its kind."""
+
     def __init__(
         self, channel: Channel, info: MethodInfo, serializer: Serializer | None, deserializer: Deserializer | None
     ) -> None:
@@ -48,6 +64,35 @@ class _MultiCallable:
         self._info = info
         self._serializer = serializer
         self._deserializer = deserializer
+        self._interceptors = channel.interceptors_of(info)
+
+    def _call(self, options: CallOptions) -> Call:
+        return self._channel.new_call(self._info, options)
+
+    def _intercepted(self, options: CallOptions, start: Callable[[Call, Any], Any], request: Any) -> Any:
+        """Return the coroutine that runs the interceptors and makes the call, with what they made of its details."""
+        # Interceptors find the method as bytes and the metadata in the class that they may add to, as in grpc.aio.
+        given = options.metadata
+        pairs = given if isinstance(given, aio.Metadata) else aio.Metadata(*(given or ()))
+        method: Any = self._info.path.encode()
+        details = aio.ClientCallDetails(method, options.timeout, pairs, options.credentials, options.wait_for_ready)
+
+        def begin(changed: aio.ClientCallDetails, changed_request: Any) -> Any:
+            return start(self._call_with(changed, options.compression), changed_request)
+
+        return Interception(self._interceptors, begin, streams_responses=self._info.server_streaming).run(
+            details, request
+        )
+
+    def _call_with(self, details: aio.ClientCallDetails, compression: grpc.Compression | None) -> Call:
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        info = self._info
+        if method != info.path:
+            info = method_info(method, client_streaming=info.client_streaming, server_streaming=info.server_streaming)
+        options = CallOptions(
+            details.timeout, details.metadata, details.credentials, details.wait_for_ready, compression
+        )
+        return self._channel.new_call(info, options)
 
 
 class UnaryUnaryMultiCallable(_MultiCallable, aio.UnaryUnaryMultiCallable[Any, Any]):
@@ -64,52 +109,14 @@ class UnaryUnaryMultiCallable(_MultiCallable, aio.UnaryUnaryMultiCallable[Any, A
         compression: grpc.Compression | None = None,
     ) -> aio.UnaryUnaryCall[Any, Any]:
         """Start the call. ``timeout`` is in seconds; a deadline of the handler that calls counts as well."""
-        channel = self._channel
-        if not channel.unary_interceptors:
-            return self._start(self._info, request, timeout, metadata, credentials, wait_for_ready, compression)
-        # Interceptors find the method as bytes and the metadata in the class that they may add to, as in grpc.aio.
-        pairs = metadata if isinstance(metadata, aio.Metadata) else aio.Metadata(*(metadata or ()))
-        method: Any = self._info.path.encode()
-        details = aio.ClientCallDetails(method, timeout, pairs, credentials, wait_for_ready)
-        return InterceptedUnaryUnaryCall(self._intercept(0, details, request, compression), asyncio.get_running_loop())
+        options = CallOptions(timeout, metadata, credentials, wait_for_ready, compression)
+        if not self._interceptors:
+            return self._start(self._call(options), request)
+        return InterceptedUnaryUnaryCall(self._intercepted(options, self._start, request), self._channel.loop)
 
-    def _start(
-        self,
-        info: MethodInfo,
-        request: Any,
-        timeout: float | None,
-        metadata: MetadataPairs | None,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-    ) -> UnaryUnaryCall:
+    def _start(self, call: Call, request: Any) -> UnaryUnaryCall:
         channel = self._channel
-        call = channel.new_call(info, timeout, metadata, credentials, wait_for_ready, compression)
         return UnaryUnaryCall(channel.handler, call, request, self._serializer, self._deserializer, channel.loop)
-
-    async def _intercept(
-        self, at: int, details: aio.ClientCallDetails, request: Any, compression: grpc.Compression | None
-    ) -> aio.UnaryUnaryCall[Any, Any]:
-        """Run the interceptors from the one at this position on, then the call itself."""
-        interceptors = self._channel.unary_interceptors
-        if at < len(interceptors):
-
-            async def proceed(next_details: aio.ClientCallDetails, next_request: Any) -> aio.UnaryUnaryCall[Any, Any]:
-                return await self._intercept(at + 1, next_details, next_request, compression)
-
-            outcome: Any = await interceptors[at].intercept_unary_unary(proceed, details, request)
-            return outcome if isinstance(outcome, aio.UnaryUnaryCall) else RespondedCall(outcome)
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        info = self._info if method == self._info.path else method_info(method)
-        return self._start(
-            info,
-            request,
-            details.timeout,
-            details.metadata,
-            details.credentials,
-            details.wait_for_ready,
-            compression,
-        )
 
 
 class UnaryStreamMultiCallable(_MultiCallable, aio.UnaryStreamMultiCallable[Any, Any]):
@@ -124,10 +131,15 @@ class UnaryStreamMultiCallable(_MultiCallable, aio.UnaryStreamMultiCallable[Any,
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> UnaryStreamCall:
+    ) -> aio.UnaryStreamCall[Any, Any]:
         """Start the call; see ``UnaryUnaryMultiCallable``."""
+        options = CallOptions(timeout, metadata, credentials, wait_for_ready, compression)
+        if not self._interceptors:
+            return self._start(self._call(options), request)
+        return InterceptedUnaryStreamCall(self._intercepted(options, self._start, request), self._channel.loop)
+
+    def _start(self, call: Call, request: Any) -> UnaryStreamCall:
         channel = self._channel
-        call = channel.new_call(self._info, timeout, metadata, credentials, wait_for_ready, compression)
         return UnaryStreamCall(channel.handler, call, self._serializer, self._deserializer, channel.loop, request)
 
 
@@ -142,12 +154,19 @@ class StreamUnaryMultiCallable(_MultiCallable, aio.StreamUnaryMultiCallable[Any,
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> StreamUnaryCall:
+    ) -> aio.StreamUnaryCall[Any, Any]:
         """Start the call; without an iterator, requests are sent with ``write`` and ``done_writing``."""
+        options = CallOptions(timeout, metadata, credentials, wait_for_ready, compression)
+        if not self._interceptors:
+            return self._start(self._call(options), request_iterator)
+        queue = RequestQueue() if request_iterator is None else None
+        run = self._intercepted(options, self._start, queue or request_iterator)
+        return InterceptedStreamUnaryCall(run, self._channel.loop, queue)
+
+    def _start(self, call: Call, requests: Requests | None) -> StreamUnaryCall:
         channel = self._channel
-        call = channel.new_call(self._info, timeout, metadata, credentials, wait_for_ready, compression)
         result = StreamUnaryCall(channel.handler, call, self._serializer, self._deserializer, channel.loop)
-        result.start_requests(request_iterator)
+        result.start_requests(requests)
         return result
 
 
@@ -162,10 +181,17 @@ class StreamStreamMultiCallable(_MultiCallable, aio.StreamStreamMultiCallable[An
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> StreamStreamCall:
+    ) -> aio.StreamStreamCall[Any, Any]:
         """Start the call; without an iterator, requests are sent with ``write`` and ``done_writing``."""
+        options = CallOptions(timeout, metadata, credentials, wait_for_ready, compression)
+        if not self._interceptors:
+            return self._start(self._call(options), request_iterator)
+        queue = RequestQueue() if request_iterator is None else None
+        run = self._intercepted(options, self._start, queue or request_iterator)
+        return InterceptedStreamStreamCall(run, self._channel.loop, queue)
+
+    def _start(self, call: Call, requests: Requests | None) -> StreamStreamCall:
         channel = self._channel
-        call = channel.new_call(self._info, timeout, metadata, credentials, wait_for_ready, compression)
         result = StreamStreamCall(channel.handler, call, self._serializer, self._deserializer, channel.loop)
-        result.start_requests(request_iterator)
+        result.start_requests(requests)
         return result

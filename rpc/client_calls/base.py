@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 Serializer = Callable[[Any], bytes]
 Deserializer = Callable[[bytes], Any]
 
+# The texts that grpc.aio gives.
 LOCALLY_CANCELLED = "Locally cancelled by application!"
-"""The text that grpc.aio gives."""
+ALREADY_FINISHED = "RPC already finished."
+HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
+MIXED_STYLES = "Please don't mix two styles of API for streaming requests"
 
 
 def aio_metadata(metadata: Metadata) -> aio.Metadata:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from grpc import aio
 
-from rpc.client_calls.base import LOCALLY_CANCELLED
+from rpc.client_calls.base import ALREADY_FINISHED, HALF_CLOSED, LOCALLY_CANCELLED, MIXED_STYLES
 from rpc.status import StatusCode
 
 
@@ -56,11 +56,11 @@ class RespondedCall(aio.UnaryUnaryCall[Any, Any]):
         return
 
 
-class InterceptedUnaryUnaryCall(aio.UnaryUnaryCall[Any, Any]):
+class _InterceptedCall:
     """A call behind client interceptors: they run in a task, which ends with the call they chose."""
 
-    def __init__(self, run: Coroutine[Any, Any, aio.UnaryUnaryCall[Any, Any]], loop: asyncio.AbstractEventLoop) -> None:
-        self._task: asyncio.Task[aio.UnaryUnaryCall[Any, Any]] = loop.create_task(run)
+    def __init__(self, run: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._task: asyncio.Task[Any] = loop.create_task(run)
         self._callbacks: list[Callable[[Any], None]] = []
         self._task.add_done_callback(self._interceptors_ended)
 
@@ -78,18 +78,13 @@ class InterceptedUnaryUnaryCall(aio.UnaryUnaryCall[Any, Any]):
         for callback in callbacks:
             callback(self)
 
-    def _inner(self) -> aio.UnaryUnaryCall[Any, Any] | None:
+    def _inner(self) -> Any:
         if not self._task.done() or self._task.cancelled() or self._task.exception() is not None:
             return None
         return self._task.result()
 
     def _failure(self) -> BaseException | None:
         return self._task.exception() if self._task.done() and not self._task.cancelled() else None
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        inner = yield from self._task.__await__()
-        response = yield from inner.__await__()
-        return response
 
     def cancel(self) -> bool:
         if not self._task.done():
@@ -122,7 +117,7 @@ class InterceptedUnaryUnaryCall(aio.UnaryUnaryCall[Any, Any]):
         inner = self._inner()
         return inner.time_remaining() if inner is not None else None
 
-    async def _settled(self) -> aio.UnaryUnaryCall[Any, Any] | BaseException:
+    async def _settled(self) -> Any:
         if not self._task.done():
             await asyncio.wait([self._task])
         inner = self._inner()
@@ -167,3 +162,161 @@ class InterceptedUnaryUnaryCall(aio.UnaryUnaryCall[Any, Any]):
     async def wait_for_connection(self) -> None:
         inner = await self._task
         await inner.wait_for_connection()
+
+
+class _AwaitedResponse(_InterceptedCall):
+    def __await__(self) -> Generator[Any, None, Any]:
+        inner = yield from self._task.__await__()
+        response = yield from inner.__await__()
+        return response
+
+
+class _StreamedResponses(_InterceptedCall):
+    _responses: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._responses is None:
+            self._responses = self._iterate()
+        return self._responses
+
+    async def _iterate(self) -> AsyncIterator[Any]:
+        inner = await self._task
+        async for response in inner:
+            yield response
+
+    async def read(self) -> Any:
+        return await anext(self.__aiter__(), aio.EOF)
+
+
+class RequestQueue:
+    """Requests that ``write`` gives, as the iterator that interceptors expect; one waits at most."""
+
+    _END = object()
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+        self._ended = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (request := await self._queue.get()) is not self._END:
+            yield request
+
+    async def put(self, request: Any, call: Any) -> None:
+        """Hand a request over; raises when the call is over before it was taken."""
+        if self._ended:
+            raise asyncio.InvalidStateError(HALF_CLOSED)
+        await self._put(request, call)
+
+    async def end(self, call: Any) -> None:
+        """Say that there are no more; idempotent."""
+        if not self._ended:
+            self._ended = True
+            await self._put(self._END, call)
+
+    async def _put(self, item: Any, call: Any) -> None:
+        if call.done():
+            raise asyncio.InvalidStateError(ALREADY_FINISHED)
+        over = asyncio.ensure_future(call.code())
+        handed = asyncio.ensure_future(self._queue.put(item))
+        try:
+            await asyncio.wait([over, handed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            if not handed.done():
+                handed.cancel()
+        if not handed.done():
+            raise asyncio.InvalidStateError(ALREADY_FINISHED)
+
+
+class _StreamedRequests(_InterceptedCall):
+    def __init__(
+        self, run: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, queue: RequestQueue | None
+    ) -> None:
+        """``queue`` is what ``write`` fills; None when the requests come from the application's iterator."""
+        super().__init__(run, loop)
+        self._queue = queue
+
+    async def write(self, request: Any) -> None:
+        await self._writable().put(request, await self._chosen())
+
+    async def done_writing(self) -> None:
+        await self._writable().end(await self._chosen())
+
+    def _writable(self) -> RequestQueue:
+        if self._queue is None:
+            raise aio.UsageError(MIXED_STYLES)
+        return self._queue
+
+    async def _chosen(self) -> Any:
+        try:
+            return await asyncio.shield(self._task)
+        except (asyncio.CancelledError, aio.AioRpcError) as error:
+            if not self._task.done():
+                raise
+            raise asyncio.InvalidStateError(ALREADY_FINISHED) from error
+
+
+class InterceptedUnaryUnaryCall(_AwaitedResponse, aio.UnaryUnaryCall[Any, Any]):
+    """A unary call behind interceptors."""
+
+
+class InterceptedUnaryStreamCall(_StreamedResponses, aio.UnaryStreamCall[Any, Any]):
+    """A call with a stream of responses behind interceptors."""
+
+
+class InterceptedStreamUnaryCall(_StreamedRequests, _AwaitedResponse, aio.StreamUnaryCall[Any, Any]):
+    """A call with a stream of requests behind interceptors."""
+
+
+class InterceptedStreamStreamCall(_StreamedRequests, _StreamedResponses, aio.StreamStreamCall[Any, Any]):
+    """A call with streams both ways behind interceptors."""
+
+
+class ResponseIteratorCall:
+    """A call whose responses an interceptor gives, in place of those of the call that it made."""
+
+    def __init__(self, call: Any, responses: AsyncIterable[Any]) -> None:
+        self._call = call
+        self._responses = responses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return aiter(self._responses)
+
+
+Continuation = Callable[[aio.ClientCallDetails, Any], Coroutine[Any, Any, Any]]
+
+
+class Interception:
+    """One call on its way through the interceptors of its kind."""
+
+    def __init__(
+        self,
+        methods: Sequence[Callable[[Continuation, aio.ClientCallDetails, Any], Coroutine[Any, Any, Any]]],
+        start: Callable[[aio.ClientCallDetails, Any], Any],
+        *,
+        streams_responses: bool,
+    ) -> None:
+        """``methods``: the bound ``intercept_...`` methods, outermost first; ``start`` makes the call itself."""
+        self._methods = methods
+        self._start = start
+        self._streams_responses = streams_responses
+        self._last: Any = None
+
+    async def run(self, details: aio.ClientCallDetails, request: Any, at: int = 0) -> Any:
+        """Return the call that the interceptors from position ``at`` on choose."""
+        if at == len(self._methods):
+            self._last = self._start(details, request)
+            return self._last
+
+        async def proceed(next_details: aio.ClientCallDetails, next_request: Any) -> Any:
+            return await self.run(next_details, next_request, at + 1)
+
+        outcome = await self._methods[at](proceed, details, request)
+        if not isinstance(outcome, (aio.Call, ResponseIteratorCall)):
+            # What is no call is the response, or the responses, that the interceptor gives instead.
+            outcome = ResponseIteratorCall(self._last, outcome) if self._streams_responses else RespondedCall(outcome)
+        self._last = outcome
+        return outcome

@@ -11,15 +11,21 @@ from typing import Any
 from grpc import aio
 
 from rpc.call import Call, Handler, MessageStream
-from rpc.client_calls.base import LOCALLY_CANCELLED, CallBase, Deserializer, Serializer, aio_metadata, convert
+from rpc.client_calls.base import (
+    ALREADY_FINISHED,
+    HALF_CLOSED,
+    LOCALLY_CANCELLED,
+    MIXED_STYLES,
+    CallBase,
+    Deserializer,
+    Serializer,
+    aio_metadata,
+    convert,
+)
 from rpc.metadata import Metadata
 from rpc.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
-
-_ALREADY_FINISHED = "RPC already finished."
-_HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
-_MIXED_STYLES = "Please don't mix two styles of API for streaming requests"
 
 
 class _Style(enum.Enum):
@@ -112,7 +118,7 @@ class _Responses(_StreamingCall):
         if self._style is _Style.UNKNOWN:
             self._style = style
         elif self._style is not style:
-            raise aio.UsageError(_MIXED_STYLES)
+            raise aio.UsageError(MIXED_STYLES)
 
     async def _iterate(self) -> AsyncIterator[Any]:
         while (message := await self._read()) is not aio.EOF:
@@ -183,13 +189,13 @@ class _Requests(_StreamingCall):
 
     def _check_style(self) -> None:
         if self._poller is not None:
-            raise aio.UsageError(_MIXED_STYLES)
+            raise aio.UsageError(MIXED_STYLES)
 
     async def _write(self, request: Any) -> None:
         if self.done():
-            raise asyncio.InvalidStateError(_ALREADY_FINISHED)
+            raise asyncio.InvalidStateError(ALREADY_FINISHED)
         if self._done_writing:
-            raise asyncio.InvalidStateError(_HALF_CLOSED)
+            raise asyncio.InvalidStateError(HALF_CLOSED)
         try:
             stream = await self._accepted()
             if stream is not None:
@@ -203,7 +209,7 @@ class _Requests(_StreamingCall):
             raise
         await self._finished()
         self._raise_error()
-        raise asyncio.InvalidStateError(_ALREADY_FINISHED)
+        raise asyncio.InvalidStateError(ALREADY_FINISHED)
 
     async def _half_close(self) -> None:
         if self.done() or self._done_writing:
