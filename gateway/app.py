@@ -64,7 +64,9 @@ class Gateway:
             )
         connection = self._connection
         assert connection is not None  # noqa: S101 - for the type checker
-        self._channel = rpc.Channel(connection, prefix=config.prefix)
+        # What may be sent to a back-end may come back from it; gRPC's default is 4 MiB.
+        limit = ("grpc.max_receive_message_length", 2 * config.max_body)
+        self._channel = rpc.Channel(connection, prefix=config.prefix, options=[limit])
         await self._channel.channel_ready()
         self._unary = UnaryServer(
             self._channel.handler, config, tracer=rpc.telemetry.http_tracer(), access_log=self._access_log

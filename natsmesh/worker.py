@@ -71,6 +71,8 @@ async def _serve(
     limits: dict[str, Any] = {} if options.queue is None else {"maximum_queued_rpcs": options.queue}
     server = rpc.Server(
         connection,
+        # gRPC's own 4 MiB are too few for photos; the gateway takes bodies of 16 MiB.
+        options=[("grpc.max_receive_message_length", 32 * 1024 * 1024)],
         maximum_concurrent_rpcs=options.concurrency,
         version=options.version,
         prefix=options.mesh.prefix,

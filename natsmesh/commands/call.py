@@ -67,7 +67,7 @@ async def _call(
         if descriptor.client_streaming or descriptor.server_streaming:
             raise Failure(f"{service}/{name} is a stream; `natsmesh call` makes unary calls", Exit.USAGE)
         message = _parse(text, schema, descriptor.input_type.full_name)
-        channel = rpc.Channel(connection, prefix=mesh.prefix)
+        channel = rpc.Channel(connection, prefix=mesh.prefix, options=[("grpc.max_receive_message_length", -1)])
         call = rpc.Call(
             rpc.MethodInfo.from_descriptor(descriptor),
             message.SerializeToString(),
