@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ class ChildProcess:
         self.facts: dict[str, Any] = {}
         """What the process told with its ``ready``."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.started = 0.0
+        """When it was started, as ``time.time()``."""
         self.exit_code: int | None = None
         """Its return code once it ended; negative: the signal that ended it."""
         self._command = command
@@ -63,6 +66,7 @@ class ChildProcess:
         """Start it. Raises ``OSError`` when there is no such program."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
+        self.started = time.time()
         try:
             with theirs:
                 self._process, _ = await loop.subprocess_exec(

@@ -101,7 +101,7 @@ def servicer_classes(module: ModuleType) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and _adders(value) and name.isidentifier()
+        if isinstance(value, type) and value.__module__ == module.__name__ and _adders(value) and name[0] != "_"
     ]
 
 

@@ -22,25 +22,17 @@ class Process:
     targets: tuple[str, ...]
 
 
-def find_targets(folder: Path) -> list[str]:
-    """Return a target for each servicer class below ``folder``'s ``services``.
+def find_modules(folder: Path) -> list[str]:
+    """Return the modules below ``folder``'s ``services`` that define servicer classes, as targets.
 
-    A file that cannot be parsed, but looks as if it defined a servicer, is a target as a whole: so its error is shown.
+    A file that cannot be parsed, but looks as if it defined one, is among them: so its error is shown.
     """
-    targets = []
+    modules = []
     for file in sorted((folder / SERVICES).rglob("*.py")):
         module = ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
-        if not all(part.isidentifier() for part in module.split(".")):
-            continue
-        text = file.read_text(encoding="utf-8", errors="replace")
-        try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError):
-            if _LOOKS_LIKE_ONE.search(text):
-                targets.append(module)
-            continue
-        targets += [f"{module}:{name}" for name in _servicer_classes(tree)]
-    return targets
+        if all(part.isidentifier() for part in module.split(".")) and _defines_servicer(file):
+            modules.append(module)
+    return modules
 
 
 def processes(targets: Iterable[str]) -> list[Process]:
@@ -55,14 +47,18 @@ def processes(targets: Iterable[str]) -> list[Process]:
     ]
 
 
-def _servicer_classes(tree: ast.Module) -> list[str]:
-    return [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
+def _defines_servicer(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return _LOOKS_LIKE_ONE.search(text) is not None
+    return any(
+        isinstance(node, ast.ClassDef)
         and not node.name.startswith("_")
         and any(_last_name(base).endswith("Servicer") for base in node.bases)
-    ]
+        for node in tree.body
+    )
 
 
 def _last_name(node: ast.expr) -> str:

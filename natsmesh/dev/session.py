@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natsmesh.dev.broker import DevBroker
-from natsmesh.dev.finding import Process, find_targets, processes
+from natsmesh.dev.finding import SERVICES, Process, find_modules, processes
 from natsmesh.dev.watching import SourceWatcher
 from natsmesh.exits import Exit, Failure
 from natsmesh.lines import Terminal
@@ -90,7 +90,7 @@ class DevSession:
     def _targets(self) -> list[str]:
         targets = list(self._options.targets) or configured_services()
         if not targets:
-            targets = find_targets(self._folder)
+            targets = find_modules(self._folder)
             self._follows_folder = True
         if not targets and not (self._folder / PROTOS).is_dir():
             raise Failure(
@@ -117,10 +117,14 @@ class DevSession:
                 self._options = replace(self._options, port=probe.getsockname()[1])
 
     async def _work(self, targets: list[str]) -> int:
+        self._watch(PROTOS)
         generated = asyncio.create_task(self._generate(self._protos.stale()))
         await self._start_broker()
         gateway = self._start_gateway()
         await generated
+        self._watch(
+            GENERATED, *({SERVICES} if self._follows_folder else {target.partition(".")[0] for target in targets})
+        )
         for process in processes(targets):
             self._start_service(process)
         jobs = [asyncio.create_task(self._guide(gateway))]
@@ -165,18 +169,17 @@ class DevSession:
         )
         self._services[process] = service
         self._runs[service] = asyncio.create_task(service.run())
-        self._watcher.add(self._source_of(process))
 
-    def _source_of(self, process: Process) -> list[Path]:
-        module = process.targets[0].partition(":")[0].split(".")
-        path = self._folder.joinpath(*module)
-        return [path.with_suffix(".py"), path / "__init__.py"]
+    def _watch(self, *folders: str) -> None:
+        """Watch folders from now on: before anything is started that loads what is in them."""
+        for name in folders:
+            self._watcher.add_folder(self._folder / name)
 
     def _service_ready(self, child: ChildProcess) -> None:
         self._spawn(self._learn_files(child))
 
     async def _learn_files(self, child: ChildProcess) -> None:
-        self._watcher.add(await child.files())
+        self._watcher.add_loaded(await child.files(), child.started)
 
     # ---------------------------------------------------------------------------------------------------- guide
 
@@ -221,8 +224,6 @@ class DevSession:
     # --------------------------------------------------------------------------------------------------- reload
 
     async def _follow_sources(self) -> int:
-        for name in (PROTOS, GENERATED, *(["services"] if self._follows_folder else [])):
-            self._watcher.add_folder(self._folder / name)
         async for changed in self._watcher.changes():
             protos = {path for path in changed if path.suffix == ".proto" and self._protos.protos in path.parents}
             if protos:
@@ -235,7 +236,7 @@ class DevSession:
         if saved := self._protos.remove_gone(protos):
             self._say(f"{self._names(saved)} saved")
             await self._generate(self._protos.with_importers(saved))
-            self._watcher.add_folder(self._folder / GENERATED)
+            self._watch(GENERATED)
 
     async def _generate(self, files: list[Path]) -> None:
         outcome = await self._protos.generate(files)
@@ -266,7 +267,7 @@ class DevSession:
 
     def _follow_folder(self) -> None:
         """Start the services that are new in the folder, stop those that are gone."""
-        wanted = processes(find_targets(self._folder))
+        wanted = processes(find_modules(self._folder))
         for process in [each for each in self._services if each.targets not in {other.targets for other in wanted}]:
             service = self._services.pop(process)
             self._runs.pop(service)

@@ -4,26 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from natsmesh.dev.finding import Process, find_targets, processes
+from natsmesh.dev.finding import Process, find_modules, processes
 from natsmesh.exits import Failure
 from natsmesh.project import configured_services, service_version
 from tests.cli.projects import edit, make_project
 
 
-def test_finds_each_servicer_class_below_services(tmp_path: Path) -> None:
+def test_finds_each_module_below_services_that_defines_a_servicer(tmp_path: Path) -> None:
     make_project(tmp_path, generate=False)
     more = tmp_path / "services/deep/more.py"
     more.parent.mkdir()
     classes = ("One(XServicer)", "_Base(XServicer)", "Two(One)")
     more.write_text("from x_pb2_grpc import XServicer\n" + "".join(f"class {each}: ...\n" for each in classes))
-    assert find_targets(tmp_path) == ["services.deep.more:One", "services.shop:Shop"]
+    assert find_modules(tmp_path) == ["services.deep.more", "services.shop"]
 
 
 def test_a_file_that_cannot_be_parsed_is_not_passed_over(tmp_path: Path) -> None:
     make_project(tmp_path, generate=False)
     edit(tmp_path / "services/shop.py", "async def Price", "async deff Price")
+    (tmp_path / "services/base.py").write_text("class _Base(XServicer): ...\nclass Two(_Base): ...\n")
     (tmp_path / "services/notes.py").write_text("this is no Python")
-    assert find_targets(tmp_path) == ["services.shop"]
+    assert find_modules(tmp_path) == ["services.shop"]
 
 
 def test_a_process_serves_one_module() -> None:
