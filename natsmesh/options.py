@@ -127,7 +127,7 @@ def grace_option(default: float) -> Callable[[F], F]:
         type=click.FloatRange(0, 3600),
         default=default,
         show_default=True,
-        help="After SIGTERM or Ctrl-C: how long calls that run may go on. A second signal ends at once.",
+        help="After SIGTERM or Ctrl-C: how long calls that run may go on. A second Ctrl-C ends at once.",
     )
 
 

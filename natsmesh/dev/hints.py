@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Iterable
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
 from natsmesh.examples import curl
@@ -11,6 +16,9 @@ from natsmesh.schema import Schema
 
 if TYPE_CHECKING:
     from rpc import ServiceView
+
+_KNOWN_SECONDS = 3.0
+_POLL_SECONDS = 0.03
 
 
 class Hints:
@@ -33,10 +41,24 @@ class Hints:
             for command in commands.values():
                 self._terminal.plain(f"    {command}")
 
-    def changed(self, view: ServiceView) -> None:
-        """Print the commands for methods that were not there before, or are called in another way now."""
+    async def changed(self, view: ServiceView) -> None:
+        """Print the commands for methods that were not there before, or are called in another way now.
+
+        Each is printed once the gateway knows the method too: it learns from the bus as we do, at its own pace.
+        """
         for method, command in self._new(view).items():
+            await asyncio.to_thread(self._until_known, f"/{view.name}/{method}")
             self._terminal.line("natsmesh", f"{view.name}/{method} can be called:  {command}")
+
+    def _until_known(self, path: str) -> None:
+        end = time.monotonic() + _KNOWN_SECONDS
+        while time.monotonic() < end:
+            connection = HTTPConnection(self._address, timeout=1)
+            with contextlib.suppress(OSError, HTTPException), contextlib.closing(connection):
+                connection.request("OPTIONS", path)
+                if connection.getresponse().status != HTTPStatus.NOT_FOUND:
+                    return
+            time.sleep(_POLL_SECONDS)
 
     def _new(self, view: ServiceView) -> dict[str, str]:
         """Return the commands of a service's methods that were not shown before."""

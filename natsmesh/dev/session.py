@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NAME = "natsmesh"
 PROTOS = "proto"
 
+_LOCAL = {"127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
@@ -189,7 +191,7 @@ class DevSession:
         from natsmesh.dev.hints import Hints
 
         connection = await self._mesh.connect("natsmesh dev")
-        hints = Hints(self._terminal, f"localhost:{self._options.port}")
+        hints = Hints(self._terminal, self._address())
         changed: asyncio.Queue[rpc.ServiceView] = asyncio.Queue()
         watcher = rpc.ServiceWatcher(connection, changed.put_nowait, prefix=self._mesh.prefix)
         try:
@@ -202,7 +204,7 @@ class DevSession:
             hints.overview(watcher.services.values())
             self._farewell()
             while True:
-                hints.changed(await changed.get())
+                await hints.changed(await changed.get())
         finally:
             await watcher.close()
             await connection.close()
@@ -210,9 +212,16 @@ class DevSession:
     def _welcome(self) -> None:
         say = self._terminal
         say.plain()
-        say.heading(f"natsmesh is up: http://localhost:{self._options.port}, NATS at {self._mesh.url}")
+        say.heading(f"natsmesh is up: http://{self._address()}, NATS at {self._mesh.url}")
         if broken := [service.name for service in self._services.values() if not service.is_ready]:
             say.error(NAME, f"not running, see above: {', '.join(broken)}")
+
+    def _address(self) -> str:
+        """The gateway's address as people on this machine write it."""
+        host = self._options.host
+        if host in _LOCAL:
+            host = "localhost"
+        return f"[{host}]:{self._options.port}" if ":" in host else f"{host}:{self._options.port}"
 
     def _farewell(self) -> None:
         say = self._terminal

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import Command, Commands, closing, is_alive, until
+from tests.cli.commands import Command, Commands, closing, free_port, is_alive, until
 from tests.cli.projects import edit, make_project
 
 UP = r"natsmesh is up: http://localhost:(\d+)"
@@ -61,12 +61,6 @@ class Dev:
         while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
             found |= more
         return sorted(found - {self.command.pid})
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
