@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Self
 from urllib.parse import quote
@@ -26,6 +27,9 @@ from rpc import Connection, ServiceWatcher, Stats, StatusCode
 from rpc.telemetry import WorkerStats
 
 logger = logging.getLogger(__name__)
+
+_START_SECONDS = 5.0
+"""How long the server waits for the first news of the mesh before it lets requests in."""
 
 # Methods whose names may become labels of numbers; anything else comes from a client's imagination.
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -199,6 +203,9 @@ class Gateway:
             if message["type"] == "lifespan.startup":
                 try:
                     await self.start()
+                    # Whoever is let in before would be told that services which are there do not exist.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self.ready(), _START_SECONDS)
                 except Exception as error:  # told to the server, which stops and says so
                     if not isinstance(error, ConnectionError):
                         logger.exception("the gateway could not start")

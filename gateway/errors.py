@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as GoogleAny
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from protobuf import Registry, wkt
@@ -66,7 +67,7 @@ def details_of(trailing_metadata: Sequence[tuple[str, str | bytes]]) -> list[Goo
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             try:
                 return list(Status.FromString(value).details[:MAX_DETAILS])
-            except ValueError:
+            except DecodeError:
                 logger.debug("a back-end sent malformed error details")
     return []
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-import os
 import signal
 import socket
 import sys
@@ -65,7 +64,6 @@ def listen(config: Config) -> socket.socket:
         listener.close()
         raise ListenError(error.errno, _why_not(error, config)) from error
     listener.setblocking(False)
-    listener.set_inheritable(True)
     return listener
 
 
@@ -123,6 +121,13 @@ def _serve(config: Config, listener: socket.socket, before_start: Callable[[], N
 
 
 def _supervise(config: Config, listener: socket.socket, before_start: Callable[[], None] | None) -> int:
-    os.set_inheritable(listener.fileno(), True)
-    Multiprocess(server_config(config, before_start), sockets=[listener]).run()
+    _Workers(server_config(config, before_start), sockets=[listener]).run()
     return EXIT_OK
+
+
+class _Workers(Multiprocess):
+    def terminate_all(self) -> None:
+        """Stop listening, then stop the workers: what we alone still accepted, nobody would ever serve."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()

@@ -26,7 +26,7 @@ from gateway.transcode import JSON, Answer, ResponseError
 from rpc import Call, Handler, MethodInfo, StatusCode, StatusError
 
 if TYPE_CHECKING:
-    from rpc.telemetry import HttpSpan, HttpTracer  # loads OpenTelemetry
+    from rpc.telemetry import HttpTracer  # loads OpenTelemetry
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +104,9 @@ class UnaryServer:
     async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
         """Answer one request."""
         started = perf_counter()
-        span: HttpSpan | None = None
-        if self._tracer is not None:
-            span = self._tracer.start(scope["method"], route.template.source, scope)
-        request_id = b""
-        status = 500
+        tracer = self._tracer
+        span = None if tracer is None else tracer.start(scope["method"], route.template.source, scope)
+        request_id, status = b"", 500
         failure: BaseException | None = None
         call: Call | None = None
         try:
@@ -142,13 +140,15 @@ class UnaryServer:
             status = 200
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
-        except (HttpError, StatusError, ResponseError) as error:
-            status = await self._answer_error(route, error, call, request_id, send)
         except ClientGone:
             status = CLIENT_GONE
-        except Exception as error:  # noqa: BLE001 - a bug of ours: logged, answered with 500
-            failure = error
-            status = await self._answer_bug(route, error, request_id, send, answered=status == 200)
+        except Exception as error:  # noqa: BLE001 - answered: what is meant for clients as it is, a bug of ours with 500
+            request_id = request_id or new_request_id()
+            if isinstance(error, HttpError | StatusError | ResponseError):
+                status = await self._answer_error(route, error, call, request_id, send)
+            else:
+                failure = error
+                status = await self._answer_bug(route, error, request_id, send, answered=status == 200)
         except BaseException as error:  # the task is being cancelled: for the span, then onwards
             failure = error
             raise

@@ -1,0 +1,68 @@
+"""Contracts for tests: .proto text compiled in the test's own process, and messages of it as plain dictionaries."""
+
+from __future__ import annotations
+
+import sysconfig
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_tools import protoc
+
+LIBRARY = Path(__file__).with_name("library.proto")
+
+
+def compile_proto(text: str, name: str = "test.proto") -> bytes:
+    """Return the FileDescriptorSet of a .proto, imports included, as protoc writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(text)
+        target = Path(folder) / "set"
+        arguments = [
+            "protoc",
+            f"-I{folder}",
+            f"-I{sysconfig.get_path('purelib')}",
+            f"-I{Path(protoc.__file__).parent / '_proto'}",
+            "--include_imports",
+            f"--descriptor_set_out={target}",
+            name,
+        ]
+        assert protoc.main(arguments) == 0, text
+        return target.read_bytes()
+
+
+@cache
+def library() -> bytes:
+    """The schema of library.v1."""
+    return compile_proto(LIBRARY.read_text(), "library.proto")
+
+
+@cache
+def _pool(schema: bytes) -> DescriptorPool:
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(schema).file:
+        pool.Add(file)
+    return pool
+
+
+class Messages:
+    """The messages of a schema by google's library: the other opinion on what our transcoder does."""
+
+    def __init__(self, schema: bytes) -> None:
+        self.pool = _pool(schema)
+
+    def type(self, name: str) -> type[Message]:
+        return GetMessageClass(self.pool.FindMessageTypeByName(name))
+
+    def write(self, name: str, value: dict[str, Any]) -> bytes:
+        """Serialize a message given as its JSON."""
+        return json_format.ParseDict(value, self.type(name)(), descriptor_pool=self.pool).SerializeToString()
+
+    def read(self, name: str, data: bytes) -> dict[str, Any]:
+        """Return a serialized message as its JSON."""
+        return json_format.MessageToDict(self.type(name).FromString(data), descriptor_pool=self.pool)

@@ -1,0 +1,20 @@
+"""A gateway as a process: ``serve_gateway.py '<options as JSON>'``."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
+
+from gateway import Config, run  # noqa: E402 - the paths come first
+
+
+def configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+if __name__ == "__main__":
+    configure_logging()
+    sys.exit(run(Config(**json.loads(sys.argv[1])), before_start=configure_logging))
