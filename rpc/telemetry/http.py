@@ -43,6 +43,7 @@ from opentelemetry.trace import (
 
 from rpc.metadata import Metadata
 from rpc.telemetry import semconv
+from rpc.telemetry.propagation import Unsampled, context_at
 from rpc.telemetry.tracing import Tracing
 
 Scope = MutableMapping[str, Any]
@@ -76,7 +77,7 @@ class HttpSpan:
         """
         detach(self._token)
         span = self._span
-        if not span.is_recording():
+        if span.__class__ is Unsampled or not span.is_recording():
             return
         span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, status)
         if error is not None:
@@ -102,17 +103,19 @@ class HttpTracer:
 
         ``route`` is the template that the path matched (``/v1/greetings/{name}``), empty when none did.
         """
-        tracing = self._tracing
-        if self._trust:
-            declined, context = tracing.arrive(_trace_headers(scope))
-        else:
-            declined, context = tracing.decline_root(), Context()
-        span = declined or tracing.tracer.start_span(
-            _name(method, route),
-            context,
-            SpanKind.SERVER,
-            _attributes(method, route, scope),
-            links=() if self._trust else self._links(scope),
+        if not self._trust:
+            unrecorded = self._tracing.decline_root()
+            if unrecorded is not None:
+                return HttpSpan(unrecorded, attach(context_at(unrecorded)))
+            return self._start(None, Context(), method, route, scope, self._links(scope))
+        declined, context = self._tracing.arrive(_trace_headers(scope))
+        return self._start(declined, context, method, route, scope, ())
+
+    def _start(
+        self, declined: Span | None, context: Context, method: str, route: str, scope: Scope, links: tuple[Link, ...]
+    ) -> HttpSpan:
+        span = declined or self._tracing.tracer.start_span(
+            _name(method, route), context, SpanKind.SERVER, _attributes(method, route, scope), links
         )
         return HttpSpan(span, attach(set_span_in_context(span, context)))
 

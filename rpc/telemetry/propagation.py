@@ -101,7 +101,12 @@ def quiet_context(metadata: Metadata) -> Context | None:
             return None
     if found is None or not isinstance(found[1], str) or not _UNSAMPLED(found[1]):
         return None
-    return Context({_SPAN_KEY: Unsampled((found,))})
+    return context_at(Unsampled((found,)))
+
+
+def context_at(position: Unsampled) -> Context:
+    """Return a context of nothing but this position: what ``set_span_in_context`` does, for a third of its price."""
+    return Context({_SPAN_KEY: position})
 
 
 def without_trace(metadata: Metadata) -> Metadata:

@@ -24,7 +24,7 @@ NAMES: Final = frozenset(
 class HeadSampler:
     """One of the specification: ``always_on``, ``always_off``, ``traceidratio``, or one of them ``parentbased_``."""
 
-    __slots__ = ("_bound", "parent_based")
+    __slots__ = ("bound", "parent_based")
 
     def __init__(self, name: str, rate: float = 1.0) -> None:
         """Raises ``ValueError`` for another name, or a rate outside of 0 to 1."""
@@ -36,17 +36,18 @@ class HeadSampler:
         """True when a parent's decision is kept."""
         root = name.removeprefix("parentbased_")
         bound = {"always_on": _ALL, "always_off": 0}.get(root, TraceIdRatioBased.get_bound_for_rate(rate))
-        # Sixteen hexadecimal digits compare as the numbers that they are, without being made into numbers.
-        self._bound = f"{bound:016x}" if bound < _ALL else "g"
+        # Sixteen hexadecimal digits compare as the numbers that they are, without being made into numbers: a trace is
+        # wanted when the last sixteen of its id are below the bound. "g" is above them all.
+        self.bound = f"{bound:016x}" if bound < _ALL else "g"
 
     @property
     def always(self) -> bool:
         """True when every trace that starts here is wanted."""
-        return self._bound == "g"
+        return self.bound == "g"
 
     def wants(self, digits: str) -> bool:
         """Return the decision on a trace, by the last 16 of the hexadecimal digits of its id."""
-        return digits < self._bound
+        return digits < self.bound
 
 
 class PresetIdGenerator(RandomIdGenerator):

@@ -75,9 +75,9 @@ class Tracing:
         if head is None or head.always:
             return None
         digits = random.randbytes(24).hex()  # 16 bytes for the trace, 8 for the span
-        if not head.wants(digits[16:32]):
+        if digits[16:32] >= head.bound:
             # It has a context nevertheless, so that nobody later in this trace decides otherwise.
-            return unsampled(f"00-{digits[:32]}-{digits[32:]}-02")
+            return Unsampled((("traceparent", f"00-{digits[:32]}-{digits[32:]}-02"),))
         if self._ids is not None:
             self._ids.preset(int(digits[:32], 16))
         return None
@@ -144,9 +144,10 @@ class Tracing:
 
 def server_interceptor(tracing: Tracing) -> Interceptor:
     """Return the interceptor that makes the SERVER span, current while the handler runs."""
+    is_quiet = tracing.quiet
 
     async def serve(call: Call, handler: Handler) -> None:
-        quiet = quiet_context(call.metadata) if tracing.quiet else None
+        quiet = quiet_context(call.metadata) if is_quiet else None
         if quiet is None:
             declined, context = tracing.arrive(call.metadata)
             if declined is None:
