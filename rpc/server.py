@@ -169,6 +169,8 @@ class Server(aio.Server):
         if descriptor is None:
             logger.warning("no descriptor of %s is loaded: gateways cannot learn its methods", name)
             known = {method: self._undescribed(name, method) for method in self._registered.get(name, {})}
+            for info in known.values():
+                self.stats.method(info)
             return ServedService(name, self._version, known, metadata=self._metadata)
         schema = schema_of(descriptor)
         methods = methods_of(descriptor)
@@ -177,7 +179,7 @@ class Server(aio.Server):
         return ServedService(name, self._version, methods, schema, digest_of(schema), metadata=self._metadata)
 
     def _lookup(self, service: ServedService) -> Any:
-        measure, trace = self.stats.interceptor(), telemetry.server_interceptor()
+        measure, trace = self.stats.interceptor(), telemetry.server_interceptor(self.stats.knows)
 
         def stack(handler: Handler) -> Handler:
             return server_stack(handler, measure=measure, trace=trace, limit=self._limit)

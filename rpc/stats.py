@@ -147,6 +147,10 @@ class Stats:
         """Return the numbers of a method; a server registers its methods by this."""
         return self.entry(info.full_name)
 
+    def knows(self, info: MethodInfo) -> bool:
+        """Return whether a method was registered, or called before."""
+        return info.full_name in self._entries
+
     def find(self, info: MethodInfo) -> MethodStats:
         """Return where a call of this method is to be counted."""
         entry = self._entries.get(info.full_name)

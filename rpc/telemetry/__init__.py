@@ -19,9 +19,12 @@ from rpc.telemetry.settings import Settings
 from rpc.telemetry.workers import WorkerStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.sdk.trace import TracerProvider
 
     from rpc.call import Interceptor
+    from rpc.method import MethodInfo
     from rpc.status import StatusError
     from rpc.telemetry.http import HttpSpan, HttpTracer
     from rpc.telemetry.metrics import MetricExport
@@ -124,9 +127,10 @@ def client_interceptor() -> Interceptor | None:
     return spans.client_interceptor(tracing)
 
 
-def server_interceptor() -> Interceptor | None:
+def server_interceptor(is_known: Callable[[MethodInfo], bool] | None = None) -> Interceptor | None:
     """Return the interceptor that traces arriving calls, None when tracing is off.
 
+    ``is_known`` tells the methods of this server from names that callers made up, which must not become span names.
     An exception that is answered with ``StatusError`` is recorded if that was raised ``from`` it.
     """
     tracing = _tracing()
@@ -134,7 +138,7 @@ def server_interceptor() -> Interceptor | None:
         return None
     from rpc.telemetry import tracing as spans  # noqa: PLC0415 - loads OpenTelemetry
 
-    return spans.server_interceptor(tracing)
+    return spans.server_interceptor(tracing, is_known)
 
 
 def http_tracer(*, trust_trace_context: bool | None = None) -> HttpTracer | None:

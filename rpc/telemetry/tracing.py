@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from opentelemetry.context import Context, attach, detach, get_current
@@ -142,8 +142,11 @@ class Tracing:
         return attributes
 
 
-def server_interceptor(tracing: Tracing) -> Interceptor:
-    """Return the interceptor that makes the SERVER span, current while the handler runs."""
+def server_interceptor(tracing: Tracing, is_known: Callable[[MethodInfo], bool] | None = None) -> Interceptor:
+    """Return the interceptor that makes the SERVER span, current while the handler runs.
+
+    ``is_known`` tells the methods of this server from names that callers made up; None trusts all names.
+    """
     is_quiet = tracing.quiet
 
     async def serve(call: Call, handler: Handler) -> None:
@@ -151,7 +154,8 @@ def server_interceptor(tracing: Tracing) -> Interceptor:
         if quiet is None:
             declined, context = tracing.arrive(call.metadata)
             if declined is None:
-                await _serve_recorded(tracing, context, call, handler)
+                known = is_known is None or is_known(call.info)
+                await _serve_recorded(tracing, context, call, handler, known=known)
                 return
             quiet = set_span_in_context(declined, context)
         token = attach(quiet)
@@ -163,9 +167,17 @@ def server_interceptor(tracing: Tracing) -> Interceptor:
     return serve
 
 
-async def _serve_recorded(tracing: Tracing, context: Context, call: Call, handler: Handler) -> None:
+async def _serve_recorded(tracing: Tracing, context: Context, call: Call, handler: Handler, *, known: bool) -> None:
     info = call.info
-    span = tracing.tracer.start_span(info.full_name, context, SpanKind.SERVER, tracing.attributes(info))
+    if known:
+        span = tracing.tracer.start_span(info.full_name, context, SpanKind.SERVER, tracing.attributes(info))
+    else:
+        attributes = {
+            semconv.RPC_SYSTEM_NAME: semconv.GRPC,
+            semconv.RPC_METHOD: semconv.OTHER,
+            semconv.RPC_METHOD_ORIGINAL: info.full_name[:_MAX_DESCRIPTION],
+        }
+        span = tracing.tracer.start_span(semconv.GRPC, context, SpanKind.SERVER, attributes)
     token = attach(set_span_in_context(span, context))
     try:
         await handler(call)

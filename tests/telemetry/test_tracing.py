@@ -266,6 +266,23 @@ async def test_garbage_from_a_peer_starts_a_new_trace() -> None:
     assert server.parent is None
 
 
+async def test_names_that_callers_make_up_are_no_span_names() -> None:
+    world = World()
+
+    async def refuse(call: Call) -> None:
+        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    serve = server_interceptor(world.tracing, lambda info: info.name == "SayHello")
+    with pytest.raises(StatusError):
+        await serve(Call(MethodInfo("greeter.v1.Greeter", "Made-Up")), refuse)
+    await serve(Call(HELLO), answer)
+    unknown, known = world.exporter.get_finished_spans()
+    assert unknown.name == "grpc"
+    assert unknown.attributes["rpc.method"] == "_OTHER"
+    assert unknown.attributes["rpc.method_original"] == "greeter.v1.Greeter/Made-Up"
+    assert known.name == "greeter.v1.Greeter/SayHello"
+
+
 async def test_a_span_of_the_application_is_the_parent_of_a_call() -> None:
     world = World()
     with world.tracing.tracer.start_as_current_span("job") as job:
