@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import rpc
@@ -25,6 +25,9 @@ from gateway.schema import ERROR_DETAILS, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error
 from rpc import Connection, ServiceWatcher, Stats, StatusCode
 from rpc.telemetry import WorkerStats
+
+if TYPE_CHECKING:
+    from rpc.telemetry import HttpTracer  # loads OpenTelemetry
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Gateway:
         self._channel: rpc.Channel | None = None
         self._watcher: ServiceWatcher | None = None
         self._unary: UnaryServer | None = None
+        self._tracer: HttpTracer | None = None
         self._access_log = AccessLog() if self.config.access_log else None
         directory = self.config.worker_directory
         self._worker_stats = WorkerStats(directory) if directory is not None else None
@@ -72,9 +76,8 @@ class Gateway:
         limit = ("grpc.max_receive_message_length", 2 * config.max_body)
         self._channel = rpc.Channel(connection, prefix=config.prefix, options=[limit])
         await self._channel.channel_ready()
-        self._unary = UnaryServer(
-            self._channel.handler, config, tracer=rpc.telemetry.http_tracer(), access_log=self._access_log
-        )
+        self._tracer = rpc.telemetry.http_tracer()
+        self._unary = UnaryServer(self._channel.handler, config, tracer=self._tracer, access_log=self._access_log)
         self._watcher = ServiceWatcher(connection, self._catalog.changed, prefix=config.prefix)
         await self._watcher.start()
         self._spawn(self._catalog.run(self._watcher.ready), "gateway-catalog")
@@ -171,6 +174,7 @@ class Gateway:
 
     async def _not_found(self, scope: Scope, method: str, path: bytes, send: Send) -> None:
         started = perf_counter()
+        span = None if self._tracer is None else self._tracer.start(method, "", scope)
         request_id = new_request_id()
         headers: list[tuple[bytes, bytes]] = []
         allowed = self._catalog.table.methods_for(path)
@@ -193,6 +197,8 @@ class Gateway:
             body = _error_for(scope, code, message)
             await send_error(send, status, body, request_id, headers)
         seconds = perf_counter() - started
+        if span is not None:
+            span.end(status)
         self.stats.entry(method if method in _KNOWN_METHODS else "_OTHER", "", "http").record(status, seconds)
         if self._access_log is not None:
             self._access_log.write(scope, status, seconds, request_id)
