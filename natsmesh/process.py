@@ -147,6 +147,11 @@ class ChildProcess:
             case _:
                 pass
 
+    def never_started(self) -> None:
+        """Take note that it could not be started."""
+        self.exit_code = 127  # as a shell says it
+        self._ended.set()
+
     def exited(self) -> None:
         """Take note that it is gone."""
         if self._process is None or self._ended.is_set():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from natsmesh.exits import Exit, describe_exit
@@ -11,12 +13,24 @@ from natsmesh.lines import LineReceiver
 from natsmesh.process import ChildProcess
 
 START_SECONDS = 30.0
-"""A process that is not ready by then will not be."""
+"""After so long a process that is not ready yet is mentioned; it may be loading a model."""
 
 _FIRST_DELAY = 0.1
 _MAX_DELAY = 10.0
 _STABLE_SECONDS = 10.0
 _SHOWN_LINES = 5
+
+
+class Restart(enum.Enum):
+    """What became of a request to restart a process."""
+
+    REPLACED = enum.auto()
+    STARTED = enum.auto()
+    """There was none that worked; it is started."""
+    KEPT = enum.auto()
+    """The new one does not start; the old one goes on."""
+    SUPERSEDED = enum.auto()
+    """Another request, or a crash, came in between; that one takes care of it."""
 
 
 class Backoff:
@@ -76,6 +90,7 @@ class Supervised:
         self._changed = asyncio.Event()
         self._replacing = asyncio.Lock()
         self._requested = False
+        self._starting: ChildProcess | None = None
         self._stopping = False
         self._others: set[ChildProcess] = set()
         self.was_ready = asyncio.Event()
@@ -97,23 +112,17 @@ class Supervised:
         """Keep it running. Returns after ``stop``, or its exit code when it never became ready at all."""
         loop = asyncio.get_running_loop()
         backoff = Backoff()
-        while True:
+        while not self._stopping:
             self._changed.clear()
             child = self.child = self._new_child()
-            await child.start()
-            ready = await child.wait_ready(START_SECONDS)
             since = loop.time()
-            if ready:
+            if await self._start(child):
+                since = loop.time()
                 self.was_ready.set()
                 self._on_ready(child)
-            elif child.exit_code is None and not self._stopping:
-                self._say(f"{self.name} was not ready after {START_SECONDS:.0f} s: it is ended")
-                await child.stop(0)
             self.was_started.set()
             child = await self._current_ended(child)
-            if self._stopping:
-                return Exit.OK
-            if self._changed.is_set():
+            if self._stopping or self._changed.is_set():
                 continue
             code = child.exit_code or 0
             if not self.was_ready.is_set() and not self._wait_for_change:
@@ -123,50 +132,67 @@ class Supervised:
                 self._say(f"{self.name} waits for a change of its code")
                 await self._changed.wait()
                 continue
-            delay = backoff.after(loop.time() - since if ready else 0.0)
+            delay = backoff.after(loop.time() - since if child.was_ready else 0.0)
             self._say(f"{self._obituary(child)}\n{self.name} is started again in {delay:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), delay)
-            if self._stopping:
-                return Exit.OK
+        return Exit.OK
 
-    async def restart(self) -> bool:
+    async def restart(self) -> Restart:
         """Replace it by a new process: start that, and only when it is ready drain the old one.
 
-        Returns whether that was done, after the drain; otherwise the old one, if there is one, keeps doing the work.
+        Returns what became of it, after the drain. One that does not run is started.
         """
         if self._requested:
-            return False  # a replacement waits for its turn already: it will find the newest code
+            return Restart.SUPERSEDED  # another request waits for its turn already: it will find the newest code
         self._requested = True
+        if self._starting is not None:
+            self._starting.kill()  # a replacement with code from before this change
         async with self._replacing:
             self._requested = False
-            old, new = self.child, await self._replacement()
-        if old is None or new is None:
-            return False
-        self._others.add(old)
-        await old.stop(self._grace)
-        self._others.discard(old)
-        return True
+            old = self.child
+            outcome = await self._replace(old)
+        if outcome is Restart.REPLACED and old is not None:
+            self._others.add(old)
+            await old.stop(self._grace)
+            self._others.discard(old)
+        return outcome
 
-    async def _replacement(self) -> ChildProcess | None:
-        old = self.child
+    async def _replace(self, old: ChildProcess | None) -> Restart:
         if old is None or not old.is_ready:
             self._changed.set()
             if old is not None:
                 await old.stop(0)  # still starting, with the code from before the change
-            return None
-        new = self._new_child()
+            return Restart.STARTED
+        new = self._starting = self._new_child()
         self._others.add(new)
         try:
-            await new.start()
-            if not await new.wait_ready(START_SECONDS) or self._stopping or not old.is_ready:
+            ready = await self._start(new)
+            if not ready or self._stopping or not old.is_ready:
                 await new.stop(0)  # broken; or the old one crashed meanwhile, and `run` has started another one
-                return None
+                return Restart.SUPERSEDED if ready or self._requested else Restart.KEPT
             self.child = new
             self._on_ready(new)
-            return new
+            return Restart.REPLACED
         finally:
+            self._starting = None
             self._others.discard(new)
+
+    async def _start(self, child: ChildProcess) -> bool:
+        """Start a process, and wait until it is ready (True) or ended; it may take its time."""
+        try:
+            await child.start()
+        except OSError as error:
+            child.never_started()
+            self._say(f"{self.name} cannot be started: {error}")
+            return False
+        if self._stopping:
+            child.signal(signal.SIGTERM)
+        while not await child.wait_ready(START_SECONDS):
+            if child.exit_code is not None:
+                return False
+            self._say(f"{self.name} is still starting")
+        return True
 
     async def stop(self) -> None:
         """End it, within its grace."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from natsmesh.control import Control
 from natsmesh.exits import Exit
 from natsmesh.signals import StopSignal
-from natsmesh.supervisor import Supervised
+from natsmesh.supervisor import Restart, Supervised
 from natsmesh.worker import ServeOptions
 
 
@@ -84,6 +84,6 @@ async def _roll_on_hangup(workers: Sequence[Supervised], say: Callable[[str], No
         say("replacing the workers one after another")
         for worker in workers:
             with contextlib.suppress(OSError):
-                if not await worker.restart():
+                if await worker.restart() is Restart.KEPT:
                     say(f"{worker.name} was not replaced: its process from before goes on")
         say("the workers are replaced")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from natsmesh.project import configured_services, service_version
 from natsmesh.protoc import ProtoTree
 from natsmesh.servicers import GENERATED
 from natsmesh.signals import StopSignal
-from natsmesh.supervisor import START_SECONDS, Supervised
+from natsmesh.supervisor import START_SECONDS, Restart, Supervised
 from natsmesh.worker import ServeOptions
 from natsmesh.workers import serve_command
 
@@ -62,7 +63,7 @@ class DevSession:
         self._gateway: Supervised | None = None
         self._services: dict[Process, Supervised] = {}
         self._runs: dict[Supervised, asyncio.Task[int]] = {}
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[object]] = set()
         self._hints: Hints | None = None
         self._follows_folder = False
 
@@ -196,10 +197,11 @@ class DevSession:
         watcher = rpc.ServiceWatcher(connection, changed.put_nowait, prefix=self._mesh.prefix)
         try:
             await watcher.start()
-            async with asyncio.timeout(START_SECONDS):
-                for each in (gateway, *self._services.values()):
-                    await each.was_started.wait()
-                await watcher.ready.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    for each in (gateway, *self._services.values()):
+                        await each.was_started.wait()
+                    await watcher.ready.wait()
             self._welcome()
             hints.overview(watcher.services.values())
             self._farewell()
@@ -270,8 +272,7 @@ class DevSession:
 
     async def _restart(self, service: Supervised, because: set[Path]) -> None:
         self._say(f"{self._names(because)} saved: {service.name} is restarted")
-        had_one = service.is_ready
-        if not await service.restart() and had_one and service.is_ready:
+        if await service.restart() is Restart.KEPT:
             self._terminal.error(NAME, f"{service.name} goes on with the code from before")
 
     def _follow_folder(self) -> None:
@@ -305,10 +306,15 @@ class DevSession:
 
     # -------------------------------------------------------------------------------------------------- helpers
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[None, None, object]) -> None:
+        task = asyncio.create_task(work)
         self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._reloads.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._terminal.error(NAME, f"{type(error).__name__}: {error}")
 
     def _say(self, text: str) -> None:
         for line in text.splitlines():

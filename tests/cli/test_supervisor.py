@@ -11,7 +11,7 @@ import pytest
 
 from natsmesh.exits import describe_exit
 from natsmesh.process import ChildProcess
-from natsmesh.supervisor import Backoff, Supervised
+from natsmesh.supervisor import Backoff, Restart, Supervised
 from tests.cli.commands import is_alive
 
 READY = "from natsmesh.control import Control\ncontrol = Control.inherit()\ncontrol.ready(number=1)\n"
@@ -116,21 +116,52 @@ async def test_a_broken_one_waits_for_a_change_and_a_running_one_is_replaced_wit
             while "it waits for a change of its code" not in said:
                 await asyncio.sleep(0.01)
             program.write_text(READY + SLEEP)
-            assert not await supervised.restart()
+            assert await supervised.restart() is Restart.STARTED
             await supervised.was_ready.wait()
             first = supervised.child
             assert first is not None
 
             program.write_text("import sys\nsys.exit(2)\n")
-            assert not await supervised.restart()
+            assert await supervised.restart() is Restart.KEPT
             assert supervised.child is first
             assert first.is_ready, "the old one goes on"
 
             program.write_text(READY + SLEEP)
-            assert await supervised.restart()
+            assert await supervised.restart() is Restart.REPLACED
             assert supervised.child is not first
             assert supervised.is_ready
             assert first.exit_code is not None
     finally:
         await supervised.stop()
         assert await running == 0
+
+
+async def test_a_replacement_that_hangs_while_it_starts_gives_way_to_the_next_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(READY + SLEEP)
+    printed: list[str] = []
+    supervised = Supervised("it", [sys.executable, str(program)], printed.append, lambda line: None, grace=2)
+    running = asyncio.create_task(supervised.run())
+    try:
+        async with asyncio.timeout(20):
+            await supervised.was_ready.wait()
+            first = supervised.child
+            program.write_text("print('hanging')\n" + SLEEP)
+            hanging = asyncio.create_task(supervised.restart())
+            while "hanging" not in printed:
+                await asyncio.sleep(0.01)
+            program.write_text(READY + SLEEP)
+            assert await supervised.restart() is Restart.REPLACED
+            assert await hanging is Restart.SUPERSEDED
+            assert supervised.child is not first
+            assert supervised.is_ready
+    finally:
+        await supervised.stop()
+        assert await running == 0
+
+
+async def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    supervised = Supervised("it", [str(tmp_path / "nothing")], lambda line: None, said.append, grace=2)
+    assert await supervised.run() == 127
+    assert "it cannot be started" in said[0]
