@@ -33,7 +33,7 @@ def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
     """Check metadata given by an application and return it as a tuple of pairs.
 
     Raises ``ValueError`` for what gRPC forbids: upper-case or odd keys, reserved keys, text that is not printable
-    ASCII, bytes under a key without ``-bin``, more than ``MAX_METADATA_BYTES`` in all.
+    ASCII (bytes are taken for it, as in grpc.aio), text under a key with ``-bin``, more than ``MAX_METADATA_BYTES``.
     """
     if not pairs:
         return ()

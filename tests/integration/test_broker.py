@@ -13,6 +13,7 @@ import pytest
 import rpc
 from rpc.embedded import Broker
 from rpc.transport import nats
+from rpc.transport.base import Subscription
 from tests.integration import drill
 from tests.integration.processes import Backends, accepted, until
 
@@ -149,6 +150,44 @@ async def test_thrown_out_for_good_a_client_is_replaced(
     begin = time.monotonic()
     assert (await work({}, timeout=10, wait_for_ready=True))["by"] == "b1"
     assert time.monotonic() - begin < RECOVERED_WITHIN
+
+
+async def test_subscriptions_made_and_dropped_while_a_client_is_replaced(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, sender = await rpc.connect(broker.url), await rpc.connect(broker.url)
+    received: list[str] = []
+
+    async def subscribe(subject: str) -> Subscription:
+        return await connection.subscribe(subject, lambda message: received.append(message.subject))
+
+    await subscribe("kept")
+    dropped = await subscribe("dropped")
+    attaching, go_on = asyncio.Event(), asyncio.Event()
+    attach = nats._Interest.attach
+
+    async def slowly(interest: nats._Interest, client: object) -> None:
+        attaching.set()
+        await go_on.wait()
+        await attach(interest, client)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nats._Interest, "attach", slowly)
+    connection._client._transport.write(b"PUB too.large 99999999\r\n")  # type: ignore[attr-defined]
+    await asyncio.wait_for(attaching.wait(), RECOVERED_WITHIN)
+    monkeypatch.undo()
+    await subscribe("made")
+    await dropped.unsubscribe()
+    go_on.set()
+    await asyncio.wait_for(connection.wait_connected(), RECOVERED_WITHIN)
+    await connection.flush()
+    for subject in ("kept", "dropped", "made"):
+        await sender.publish(subject, b"")
+    await sender.flush()
+    await connection.flush()
+    await until(lambda: len(received) >= 2)
+    assert sorted(received) == ["kept", "made"]
+    await sender.close()
+    await connection.close()
 
 
 async def test_a_read_loop_that_died_is_noticed(

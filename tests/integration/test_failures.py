@@ -45,13 +45,13 @@ async def test_a_back_end_that_stands_still_ends_its_calls_after_the_limit_of_si
 ) -> None:
     (victim,) = await backends.start("victim")
     work = drill.method(channel)
-    accepted = work({"id": "accepted", "sleep": 20}, timeout=30)
+    held = work({"id": "accepted", "sleep": 20}, timeout=30)
     await accepted(channel)
     victim.signal(signal.SIGSTOP)
     at = time.monotonic()
     unseen = work({"id": "unseen"}, timeout=30)
     assert await unseen.code() is rpc.StatusCode.UNAVAILABLE
-    assert await accepted.code() is rpc.StatusCode.UNAVAILABLE
+    assert await held.code() is rpc.StatusCode.UNAVAILABLE
     assert time.monotonic() - at < 8
     # When it moves again, it finds nobody waiting any more.
     victim.signal(signal.SIGCONT)

@@ -78,7 +78,7 @@ async def test_requests_that_are_garbage_get_an_error(
         assert reply.headers.get("grpc-status", "0") != "0" or "mesh-accepted" in reply.headers, headers
     reply = await attacker.request(subject, b"\xff" * 100, timeout=3)
     assert reply.headers
-    assert reply.headers["grpc-status"] == "13"
+    assert reply.headers["grpc-status"] in ("2", "13")
     await still_works(backends, channel)
 
 

@@ -50,7 +50,8 @@ def test_values_of_one_key_keep_their_order() -> None:
         ("text", "a\nb", "printable ASCII"),
         ("text", "a\0b", "printable ASCII"),
         ("text", "ä", "printable ASCII"),
-        ("text", b"bytes", "printable ASCII"),
+        ("text", b"\xff", "printable ASCII"),
+        ("text", b"a\r\nb", "printable ASCII"),
         ("text", 5, "printable ASCII"),
         ("data-bin", "text", "must be bytes"),
     ],
@@ -58,6 +59,10 @@ def test_values_of_one_key_keep_their_order() -> None:
 def test_what_grpc_forbids_is_refused(key: str, value: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         normalize([(key, value)])
+
+
+def test_ascii_bytes_are_text_as_in_grpc_aio() -> None:
+    assert normalize([("text", b"bytes")]) == (("text", "bytes"),)
 
 
 def test_rich_errors_may_pass() -> None:
