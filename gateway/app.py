@@ -65,6 +65,13 @@ class Gateway:
 
     async def start(self) -> None:
         """Connect and begin to follow the mesh. Raises ``ConnectionError`` when the bus cannot be reached."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         config = self.config
         if self._shared_connection is None:
             self._connection = await rpc.connect(

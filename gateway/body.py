@@ -21,26 +21,32 @@ class ClientGone(Exception):  # noqa: N818 - it is no error of ours
 class BodyReader:
     """Reads bodies of at most ``limit`` bytes that keep coming: some of it every ``patience`` seconds, roughly.
 
-    It belongs to the event loop that it is made on.
+    Bodies that come in pieces, the large ones, are counted until they are released: together they hold at most
+    ``capacity`` bytes. It belongs to the event loop that it is made on.
     """
 
-    __slots__ = ("_loop", "_too_slow", "_waiting", "limit")
+    __slots__ = ("_capacity", "_held", "_loop", "_too_slow", "_waiting", "held_by", "limit")
 
-    def __init__(self, limit: int, patience: float) -> None:
+    def __init__(self, limit: int, patience: float, capacity: int) -> None:
         self.limit = limit
+        self._capacity = capacity
+        self._held = 0
         self._loop = asyncio.get_running_loop()
         self._waiting: Aging[asyncio.Task[Any], Receive] = Aging(patience, self._give_up)
         self._too_slow: set[asyncio.Task[Any]] = set()
+        self.held_by: dict[asyncio.Task[Any], int] = {}
+        """Bytes that requests hold, by their tasks; small bodies are not worth the counting."""
 
     async def read(self, receive: Receive, announced: int) -> bytes:
-        """Return the whole body; ``announced`` is its length by the headers.
+        """Return the whole body; ``announced`` is its length by the headers. If ``held_by`` has any, call ``release``
+        once the body is not needed any more.
 
         Raises ``HttpError`` 413 before anything is read when the client announces too much, and as soon as too much has
-        come; 408 when nothing comes for too long; ``ClientGone``.
+        come; 408 when nothing comes for too long; 503 when others hold too much; ``ClientGone``.
         """
         if announced > self.limit:
             raise self.too_large()
-        task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # an application runs in a task
+        task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # an application has one
         waiting = self._waiting
         waiting.add(task, receive)
         try:
@@ -77,11 +83,26 @@ class BodyReader:
                 size += len(chunk)
                 if size > self.limit:
                     raise self.too_large()
+                self._hold(task, size, len(chunk))
             if not message.get("more_body"):
                 return b"".join(chunks)
             self._waiting.remove(task)
             self._waiting.add(task, receive)
             message = await receive()
+
+    def _hold(self, task: asyncio.Task[Any], size: int, more: int) -> None:
+        self.held_by[task] = size
+        self._held += more
+        if self._held > self._capacity:
+            raise HttpError(
+                StatusCode.UNAVAILABLE,
+                "the gateway holds as many request bodies as it may: try again",
+                headers=[(b"retry-after", b"1")],
+            )
+
+    def release(self) -> None:
+        """The running request needs its body no more."""
+        self._held -= self.held_by.pop(asyncio.current_task(self._loop), 0)  # type: ignore[arg-type]
 
     def too_large(self) -> HttpError:
         """Return the 413 that names the limit."""

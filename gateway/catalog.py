@@ -22,6 +22,9 @@ from rpc import ServiceView
 
 logger = logging.getLogger(__name__)
 
+MAX_WARNINGS = 1000
+"""Conflicts that are remembered, so as to tell of each but once."""
+
 
 class Route(Protocol):
     """Anything that serves requests of one method and template."""
@@ -106,5 +109,7 @@ class Catalog:
             kept, refused = conflict.kept, conflict.refused
             text = f"{refused.http_method} {refused.template.source} is served already as {kept.template.source}"
             if text not in self._warned:
+                if len(self._warned) >= MAX_WARNINGS:
+                    self._warned.clear()  # Schemas are other people's: there is no end to what they can clash in.
                 self._warned.add(text)
                 logger.warning("conflicting routes: %s (the earlier one keeps serving)", text)

@@ -43,6 +43,9 @@ class Config:
     max_body: int = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
+    max_held: int = 256 * MEBIBYTE
+    """What large bodies of requests under way may hold together; beyond it the next ones are answered with 503."""
+
     body_patience: float = 20.0
     """A body of which no part arrives for so long (up to twice that) is refused with 408."""
 
@@ -82,3 +85,5 @@ class Config:
                 raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
         if self.max_body < 1:
             raise ConfigError(f"max_body {self.max_body}: must be at least 1 byte")
+        if self.max_held < self.max_body:
+            raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")

@@ -88,7 +88,7 @@ class UnaryServer:
     ) -> None:
         self.invoke = invoke
         self.headers = HeaderReader(config.forward_headers)
-        self.bodies = BodyReader(config.max_body, config.body_patience)
+        self.bodies = BodyReader(config.max_body, config.body_patience, config.max_held)
         self.watch = HangupWatch()
         self._timeout = config.timeout
         self._max_timeout = config.max_timeout
@@ -130,13 +130,7 @@ class UnaryServer:
             finally:
                 self.watch.remove(call)
             content_type, body = answer(call.response)
-            headers = [
-                (b"content-type", content_type),
-                (b"content-length", b"%d" % len(body)),
-                (b"x-request-id", request_id),
-            ]
-            if call.initial_metadata or call.trailing_metadata:
-                headers += answer_headers(call.initial_metadata, call.trailing_metadata)
+            headers = _headers(call, content_type, len(body), request_id)
             status = 200
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
@@ -153,6 +147,8 @@ class UnaryServer:
             failure = error
             raise
         finally:
+            if self.bodies.held_by:
+                self.bodies.release()
             seconds = perf_counter() - started
             route.numbers.record(status, seconds)
             if span is not None:
@@ -200,6 +196,17 @@ class UnaryServer:
         """Let go of what waits for clients."""
         self.bodies.close()
         await self.watch.close()
+
+
+def _headers(call: Call, content_type: bytes, length: int, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % length),
+        (b"x-request-id", request_id),
+    ]
+    if call.initial_metadata or call.trailing_metadata:
+        headers += answer_headers(call.initial_metadata, call.trailing_metadata)
+    return headers
 
 
 def internal_error(request_id: bytes) -> str:

@@ -139,7 +139,7 @@ async def test_closing_stops_the_watchers(clock: FakeClock) -> None:
 
 async def test_a_body_in_pieces(clock: FakeClock) -> None:
     body = Body()
-    reader = BodyReader(10, 5)
+    reader = BodyReader(10, 5, 100)
     task = asyncio.create_task(reader.read(body.receive, 0))
     for piece in (b"abc", b"", b"def"):
         body.piece(piece)
@@ -154,7 +154,7 @@ async def test_a_body_over_the_limit_is_refused_at_once(pieces: list[bytes]) -> 
     for piece in pieces:
         body.piece(piece)  # More would come, but nobody waits for it.
     with pytest.raises(HttpError) as caught:
-        await BodyReader(10, 5).read(body.receive, 0)
+        await BodyReader(10, 5, 100).read(body.receive, 0)
     assert caught.value.status == 413
     assert "10 bytes" in caught.value.message
 
@@ -163,7 +163,7 @@ async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
     body = Body()
     body.piece(b"x", more=False)
     with pytest.raises(HttpError) as caught:
-        await BodyReader(10, 5).read(body.receive, 11)
+        await BodyReader(10, 5, 100).read(body.receive, 11)
     assert caught.value.status == 413
     assert body.queue.qsize() == 1
 
@@ -171,13 +171,13 @@ async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
 async def test_a_body_at_the_limit_is_read() -> None:
     body = Body()
     body.piece(b"x" * 10, more=False)
-    assert await BodyReader(10, 5).read(body.receive, 10) == b"x" * 10
+    assert await BodyReader(10, 5, 100).read(body.receive, 10) == b"x" * 10
 
 
 @pytest.mark.parametrize("pieces", [[], [b"abc"], [b"abc", b"def"]])
 async def test_a_body_that_does_not_go_on_is_given_up(clock: FakeClock, pieces: list[bytes]) -> None:
     body = Body()
-    task = asyncio.create_task(BodyReader(10, 5).read(body.receive, 0))
+    task = asyncio.create_task(BodyReader(10, 5, 100).read(body.receive, 0))
     for piece in pieces:
         await clock.advance(4)
         body.piece(piece)
@@ -191,7 +191,7 @@ async def test_a_body_that_does_not_go_on_is_given_up(clock: FakeClock, pieces: 
 
 async def test_a_cancellation_from_elsewhere_stays_one(clock: FakeClock) -> None:
     body = Body()
-    task = asyncio.create_task(BodyReader(10, 5).read(body.receive, 0))
+    task = asyncio.create_task(BodyReader(10, 5, 100).read(body.receive, 0))
     await clock.advance(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -205,4 +205,42 @@ async def test_a_client_that_hangs_up_within_the_body(pieces: list[bytes]) -> No
         body.piece(piece)
     body.hang_up()
     with pytest.raises(ClientGone):
-        await BodyReader(10, 5).read(body.receive, 0)
+        await BodyReader(10, 5, 100).read(body.receive, 0)
+
+
+async def test_bodies_hold_no_more_than_allowed_together(clock: FakeClock) -> None:
+    reader = BodyReader(10, 5, 16)
+    first, second = Body(), Body()
+    done = asyncio.Event()
+
+    async def request(body: Body) -> bytes:
+        try:
+            data = await reader.read(body.receive, 0)
+            await done.wait()
+            return data
+        finally:
+            reader.release()
+
+    tasks = [asyncio.create_task(request(body)) for body in (first, second)]
+    first.piece(b"x" * 9)
+    first.piece(b"x", more=False)
+    second.piece(b"y" * 7)
+    await clock.advance(0)
+    assert tasks[1].done()
+    with pytest.raises(HttpError) as caught:
+        await tasks[1]
+    assert caught.value.status == 503
+
+    # The first one holds its body until its request ends.
+    third = Body()
+    third.piece(b"z" * 6)
+    third.piece(b"", more=False)
+    tasks.append(asyncio.create_task(request(third)))
+    await clock.advance(0)
+    assert not tasks[0].done()
+    assert not tasks[2].done()
+    assert sum(reader.held_by.values()) == 16
+    done.set()
+    assert [await clock.run(tasks[number]) for number in (0, 2)] == [b"x" * 10, b"z" * 6]
+    assert reader.held_by == {}
+    assert reader._held == 0

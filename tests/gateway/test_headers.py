@@ -221,6 +221,7 @@ def test_bad_options_are_refused() -> None:
         ({"max_timeout": -1}, "max_timeout"),
         ({"grace": -1}, "grace"),
         ({"max_body": 0}, "max_body"),
+        ({"max_held": 1}, "max_held"),
         ({"body_patience": 0}, "body_patience"),
         ({"keep_alive": float("nan")}, "keep_alive"),
     ):
