@@ -30,12 +30,13 @@ class Hints:
         self._address = address
         self._shown: dict[str, str] = {}
 
-    def overview(self, views: Iterable[ServiceView]) -> None:
+    async def overview(self, views: Iterable[ServiceView]) -> None:
         """Print the commands for all that runs."""
         for view in sorted(views, key=lambda each: each.name):
             commands = self._new(view)
-            if not view.instances or not commands:
+            if not commands:
                 continue
+            await asyncio.to_thread(self._until_known, f"/{view.name}/{next(iter(commands))}")
             self._terminal.plain()
             self._terminal.heading(f"  {view.name}")
             for command in commands.values():

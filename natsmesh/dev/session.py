@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 NAME = "natsmesh"
 PROTOS = "proto"
 
+_KNOWN_SECONDS = 3.0
+"""How long the bus may take to tell us about services that run."""
+
 _LOCAL = {"127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 
@@ -201,15 +204,24 @@ class DevSession:
                 async with asyncio.timeout(START_SECONDS):
                     for each in (gateway, *self._services.values()):
                         await each.was_started.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_KNOWN_SECONDS):
                     await watcher.ready.wait()
+                    while not self._expected() <= {view.name for view in watcher.services.values() if view.schema}:
+                        await changed.get()
             self._welcome()
-            hints.overview(watcher.services.values())
+            await hints.overview(watcher.services.values())
             self._farewell()
             while True:
                 await hints.changed(await changed.get())
         finally:
             await watcher.close()
             await connection.close()
+
+    def _expected(self) -> set[str]:
+        """Return the services that the running processes say they serve."""
+        ready = [service.child for service in self._services.values() if service.child is not None and service.is_ready]
+        return {str(name) for child in ready for name in child.facts.get("services", ())}
 
     def _welcome(self) -> None:
         say = self._terminal
