@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
 
 import grpc
+from grpc import aio
 
 import rpc
 
@@ -19,7 +21,7 @@ class Ticker(ticker_pb2_grpc.TickerServicer):
     def __init__(self) -> None:
         self.watches = 0
 
-    async def Quote(self, request, context):
+    async def Quote(self, request: ticker_pb2.QuoteRequest, context: aio.ServicerContext) -> ticker_pb2.QuoteReply:
         if request.symbol == "SLEEP":
             await asyncio.sleep(1)
         elif request.symbol != "NATS":
@@ -27,7 +29,9 @@ class Ticker(ticker_pb2_grpc.TickerServicer):
         context.set_trailing_metadata([pair for pair in context.invocation_metadata() if pair[0] == "x-echo"])
         return ticker_pb2.QuoteReply(price=4222, note=request.note)
 
-    async def Watch(self, request, context):
+    async def Watch(
+        self, request: ticker_pb2.WatchRequest, context: aio.ServicerContext
+    ) -> AsyncIterator[ticker_pb2.Tick]:
         self.watches += 1
         try:
             number = 0
@@ -40,7 +44,9 @@ class Ticker(ticker_pb2_grpc.TickerServicer):
         finally:
             self.watches -= 1
 
-    async def Running(self, request, context):
+    async def Running(
+        self, request: ticker_pb2.RunningRequest, context: aio.ServicerContext
+    ) -> ticker_pb2.RunningReply:
         return ticker_pb2.RunningReply(watches=self.watches)
 
 

@@ -29,16 +29,10 @@ PROTO = NODE_BACKEND / "proto"
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Generated code of the contract, and its descriptor set."""
     folder = tmp_path_factory.mktemp("ticker")
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", "ticker/v1/ticker.proto", "--include_imports"]
+    outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}", f"--descriptor_set_out={folder}/ticker.binpb"]
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "grpc_tools.protoc",
-            f"-I{PROTO}",
-            f"--python_out={folder}",
-            f"--grpc_python_out={folder}",
-        ]
-        + ["--include_imports", f"--descriptor_set_out={folder}/ticker.binpb", "ticker/v1/ticker.proto"],
+        [*command, *outputs],
         check=True,
         timeout=60,
     )
@@ -196,10 +190,13 @@ async def test_a_backend_that_is_killed_ends_the_call(stub: Any) -> None:
     call = stub.Watch(stub.pb.WatchRequest(symbol="NATS", pause_ms=50))
     assert (await call.read()).number == 0
     stub.process.kill()
+
+    async def read_on() -> None:
+        while (await call.read()) is not aio.EOF:
+            pass
+
     with pytest.raises(aio.AioRpcError) as caught:
-        async with asyncio.timeout(5):
-            while (await call.read()) is not aio.EOF:
-                pass
+        await asyncio.wait_for(read_on(), 5)
     assert caught.value.code() is StatusCode.UNAVAILABLE
 
 
