@@ -1,32 +1,46 @@
 """One back-end of the drill service, as a process of its own. It writes what happens to its calls into a journal."""
 
-import argparse
 import asyncio
 import json
+import os
 import signal
-import sys
 import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import grpc
 import uvloop
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
+import rpc
+import rpc.transport.nats  # imported here, it is there already in every process that is forked
+from tests.integration import drill
 
-import rpc  # noqa: E402 - the paths come first
-from tests.integration import drill  # noqa: E402
+
+@dataclass(frozen=True)
+class Options:
+    """What a back-end is to be like."""
+
+    url: str
+    name: str
+    journal: Path
+    log: Path
+    prefix: str = ""
+    version: str = "1.0.0"
+    concurrency: int = 100
+    queue: int = 100
+    grace: float = 10.0
 
 
 class Backend:
     """Does what each request says: ``sleep`` seconds, ``fail`` with a code, ``size`` bytes, call a ``nested`` one."""
 
-    def __init__(self, options: argparse.Namespace, channel: rpc.Channel) -> None:
+    def __init__(self, options: Options, channel: rpc.Channel) -> None:
         self._name = options.name
         self._channel = channel
         # Unbuffered appends of one line: several processes may share the file, and a killed one leaves whole lines.
-        self._journal = Path(options.journal).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process is
+        self._journal = options.journal.open("ab", buffering=0)
 
     def note(self, event: str, request: dict[str, Any]) -> None:
         line = {"event": event, "by": self._name, "id": request.get("id"), "at": time.monotonic()}
@@ -56,18 +70,8 @@ class Backend:
         return reply
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--journal", required=True)
-    parser.add_argument("--prefix", default="")
-    parser.add_argument("--version", default="1.0.0")
-    parser.add_argument("--concurrency", type=int, default=100)
-    parser.add_argument("--queue", type=int, default=100)
-    parser.add_argument("--grace", type=float, default=10.0)
-    options = parser.parse_args()
-
+async def serve(options: Options, ready: Connection) -> None:
+    """Serve until SIGTERM comes; ``ready`` is told the id of the instance."""
     connection = await rpc.connect(options.url, name=options.name)
     channel = rpc.Channel(connection, prefix=options.prefix)
     server = rpc.Server(
@@ -81,12 +85,17 @@ async def main() -> None:
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print(json.dumps({"instance": server.instance}), flush=True)
+    ready.send(server.instance)
+    ready.close()
     await stop.wait()
     await server.stop(options.grace)
     await channel.close()
     await connection.close()
 
 
-if __name__ == "__main__":
-    uvloop.run(main())
+def run(options: Options, ready: Connection) -> None:
+    """Be a back-end; what it says goes to the log."""
+    with options.log.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    uvloop.run(serve(options, ready))

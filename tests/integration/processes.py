@@ -2,20 +2,25 @@
 
 import asyncio
 import json
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import rpc
+from tests.integration import backend
 
-PROGRAM = Path(__file__).with_name("backend.py")
 START_SECONDS = 15
 STOP_SECONDS = 15
+
+# Processes of their own, forked from one that has imported everything: it spares each of them half a second.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([backend.__name__])
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -38,20 +43,26 @@ class Process:
     """One running back-end."""
 
     name: str
-    popen: subprocess.Popen[str]
+    process: ForkServerProcess
     instance: str = ""
 
+    @property
+    def is_running(self) -> bool:
+        return self.process.is_alive()
+
     def signal(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         """``kill -9``, and wait for the end."""
-        self.popen.kill()
-        self.popen.wait(STOP_SECONDS)
+        self.process.kill()
+        self.process.join(STOP_SECONDS)
 
-    async def ended(self) -> int:
+    async def ended(self) -> int | None:
         """Wait for the end and return the exit code."""
-        return await asyncio.to_thread(self.popen.wait, STOP_SECONDS)
+        await asyncio.to_thread(self.process.join, STOP_SECONDS)
+        return self.process.exitcode
 
 
 class Backends:
@@ -64,28 +75,28 @@ class Backends:
         self._journal = folder / "journal"
         self._log = folder / "log"
         self._journal.touch()
-        self._processes: list[Process] = []
+        self._started: list[Process] = []
 
-    async def start(self, *names: str, **options: float | str) -> list[Process]:
-        """Start one back-end for each name, and return when all are ready."""
-        arguments = [f"--{key}={value}" for key, value in {"prefix": self.prefix, "url": self.url, **options}.items()]
-        processes = []
+    async def start(self, *names: str, **options: Any) -> list[Process]:
+        """Start one back-end for each name, and return when all are ready. The options are ``backend.Options``."""
+        started = []
         for name in names:
-            with self._log.open("ab") as log:
-                popen = subprocess.Popen(
-                    [sys.executable, PROGRAM, f"--name={name}", f"--journal={self._journal}", *arguments],
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                )
-            processes.append(Process(name, popen))
-        self._processes += processes
-        for process in processes:
-            assert process.popen.stdout is not None
-            line = await asyncio.wait_for(asyncio.to_thread(process.popen.stdout.readline), START_SECONDS)
-            assert line, f"{process.name} ended at once:\n{self._log.read_text()}"
-            process.instance = json.loads(line)["instance"]
-        return processes
+            settings = backend.Options(self.url, name, self._journal, self._log, prefix=self.prefix, **options)
+            ready, ready_there = _processes.Pipe(duplex=False)
+            process = _processes.Process(target=backend.run, args=(settings, ready_there), name=name)
+            process.start()
+            ready_there.close()
+            started.append((Process(name, process), ready))
+        self._started += [process for process, _ in started]
+        for process, ready in started:
+            with ready:
+                is_ready = await asyncio.to_thread(ready.poll, START_SECONDS)
+                assert is_ready, f"{process.name} is not ready:\n{self.log()}"
+                try:
+                    process.instance = ready.recv()
+                except EOFError:
+                    raise AssertionError(f"{process.name} ended at once:\n{self.log()}") from None
+        return [process for process, _ in started]
 
     def journal(self, event: str | None = None, call: object = None) -> list[dict[str, Any]]:
         """What happened: all of it, one kind of event, or that of one call."""
@@ -94,11 +105,9 @@ class Backends:
 
     def log(self) -> str:
         """What the processes wrote to standard error."""
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     def close(self) -> None:
-        for process in self._processes:
-            process.popen.kill()
-            process.popen.wait()
-            if process.popen.stdout is not None:
-                process.popen.stdout.close()
+        for one in self._started:
+            one.kill()
+            one.process.close()

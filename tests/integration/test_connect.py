@@ -90,9 +90,7 @@ def _key(kind: int) -> nkeys.KeyPair:
     return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind))
 
 
-async def test_a_credentials_file_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backends_at: Callable[[str], Backends], prefix: str
-) -> None:
+async def test_a_credentials_file_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operator, user = _key(nkeys.PREFIX_BYTE_OPERATOR), _key(nkeys.PREFIX_BYTE_USER)
     system, account = _key(nkeys.PREFIX_BYTE_ACCOUNT), _key(nkeys.PREFIX_BYTE_ACCOUNT)
 
@@ -127,9 +125,16 @@ resolver_preload: {json.dumps(accounts)}
         with pytest.raises(ConnectionError, match=r"absent\.creds"):
             await rpc.connect(broker.url, credentials=tmp_path / "absent.creds")
         monkeypatch.setenv("NATS_CREDS", str(credentials))
-        await backends_at(broker.url).start("b1")
-        async with rpc.Channel(broker.url, prefix=prefix) as channel:
-            assert (await drill.method(channel)({}, timeout=5))["by"] == "b1"
+
+        async def echo(request: object, context: object) -> object:
+            return request
+
+        server = rpc.Server(broker.url)
+        server.add_generic_rpc_handlers([drill.handlers(echo)])
+        await server.start()
+        async with rpc.Channel(broker.url) as channel:
+            assert await drill.method(channel)("hello", timeout=5) == "hello"
+        await server.stop(1)
 
 
 async def test_missing_permissions_are_in_the_log_and_the_rest_works(

@@ -276,4 +276,4 @@ async def test_noise(
     await attacker.flush()
     await still_works(backends, channel)
     assert answers > 300
-    assert backend.popen.poll() is None
+    assert backend.is_running
