@@ -32,6 +32,13 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def children(pid: int) -> list[int]:
+    """The process ids of the children of a process."""
+    result = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    pairs = [line.split() for line in result.stdout.splitlines()]
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
 def free_port() -> int:
     """A TCP port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

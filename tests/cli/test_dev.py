@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import Command, Commands, closing, free_port, is_alive, until
+from tests.cli.commands import Command, Commands, children, closing, free_port, is_alive, until
 from tests.cli.projects import edit, make_project
 
 UP = r"natsmesh is up: http://localhost:(\d+)"
@@ -55,12 +55,12 @@ class Dev:
 
     def descendants(self) -> list[int]:
         """The process ids of all that it has started, directly or not."""
-        result = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-        parents = {int(pid): int(parent) for pid, parent in (line.split() for line in result.stdout.splitlines())}
-        found = {self.command.pid}
-        while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
-            found |= more
-        return sorted(found - {self.command.pid})
+        found, waiting = [], [self.command.pid]
+        while waiting:
+            more = children(waiting.pop())
+            found += more
+            waiting += more
+        return found
 
 
 @pytest.fixture

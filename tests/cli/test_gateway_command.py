@@ -3,12 +3,11 @@
 import json
 import signal
 import socket
-import subprocess
 import urllib.request
 
 import pytest
 
-from tests.cli.commands import Command, Commands, free_port, is_alive, until
+from tests.cli.commands import Commands, children, free_port, is_alive, until
 
 READY = r"^\d\d:.* serving"
 
@@ -22,19 +21,13 @@ def price(port: int) -> dict[str, int] | None:
         return None
 
 
-def children(command: Command) -> list[int]:
-    result = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = [line.split() for line in result.stdout.splitlines()]
-    return [int(pid) for pid, parent in pairs if int(parent) == command.pid]
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_serves_the_mesh_and_stops(commands: Commands, workers: str) -> None:
     port = free_port()
     gateway = commands.start("gateway", "--port", str(port), "--workers", workers, "--access-log")
     commands.start("serve", "services.shop:Shop").says(READY)
     until(lambda: price(port) == {"cents": 30}, "the gateway has learned the service")
-    started = children(gateway)
+    started = children(gateway.pid)
     assert gateway.stop(signal.SIGTERM) == 0
     assert not [pid for pid in started if is_alive(pid)]
     assert "Traceback" not in gateway.output
@@ -43,10 +36,10 @@ def test_serves_the_mesh_and_stops(commands: Commands, workers: str) -> None:
 def test_no_worker_outlives_a_killed_gateway(commands: Commands) -> None:
     port = free_port()
     gateway = commands.start("gateway", "--port", str(port), "--workers", "2")
-    until(lambda: len(children(gateway)) >= 2, "its workers run")
+    until(lambda: len(children(gateway.pid)) >= 2, "its workers run")
     commands.start("serve", "services.shop:Shop").says(READY)
     until(lambda: price(port) == {"cents": 30})
-    workers = children(gateway)
+    workers = children(gateway.pid)
     gateway.kill()
     until(lambda: not [pid for pid in workers if is_alive(pid)], "its workers end")
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import struct
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 import rpc
 from rpc.embedded import Broker
-from tests.cli.commands import Command, Commands, closing, is_alive, until
+from tests.cli.commands import Command, Commands, children, closing, is_alive, until
 from tests.cli.projects import edit
 
 READY = r"^\d\d:.* serving shop\.v1\.Shop as instance (\w+)"
@@ -78,8 +77,7 @@ async def said(command: Command, pattern: str, times: int = 1) -> None:
 async def worker_of(serve: Command) -> int:
     """The process id of a supervisor's one worker."""
     await said(serve, READY)
-    result = subprocess.run(["ps", "-o", "pid=", "--ppid", str(serve.pid)], capture_output=True, text=True, check=True)
-    return int(result.stdout.split()[0])
+    return children(serve.pid)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ one

@@ -37,7 +37,9 @@ async def test_output_and_exit_code_are_remembered() -> None:
 
 
 async def test_it_tells_when_it_is_ready_and_what_it_has_loaded() -> None:
-    async with child(READY + "print(repr(open(0).read()))\n" + SLEEP) as process:
+    inherit, _, ready = READY.rpartition("control.ready")
+    program = f"{inherit}print(repr(open(0).read()), flush=True)\ncontrol.ready{ready}{SLEEP}"
+    async with child(program) as process:
         assert await process.wait_ready(10)
         assert process.facts == {"number": 1}
         assert any(file.endswith("natsmesh/control.py") for file in await process.files())
