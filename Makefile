@@ -39,6 +39,10 @@ types: $(INSTALLED) $(GENERATED) ## mypy, strict
 test-unit: $(INSTALLED) $(GENERATED) ## pytest (ARGS='tests/gateway -k json')
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: test-node
+test-node: $(INSTALLED) $(GENERATED) ## pytest, what needs Node and npm: the back-end in another language
+	$(BIN)/pytest -m node $(ARGS)
+
 .PHONY: format
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(BIN)/ruff format

@@ -49,7 +49,7 @@ def node_modules() -> None:
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE_BACKEND, check=True, timeout=120)
 
 
-@pytest.fixture(params=["node", "python"])
+@pytest.fixture(params=[pytest.param("node", marks=pytest.mark.node), "python"])
 async def stub(request: pytest.FixtureRequest, generated: Path) -> AsyncIterator[Any]:
     with Broker(max_payload=1024 * 1024) as broker:
         if request.param == "node":
