@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from tests.snippets import Snippet
 
+CURL = Path(__file__).with_name("curl.py")
 READY_SECONDS = 30
 STOP_SECONDS = 15
 
@@ -28,6 +31,8 @@ class Dev:
     def run(self, snippet: Snippet, folder: Path) -> str:
         """Execute a block of the README in a folder, as a reader would, and return what it prints; it must succeed."""
         text = snippet.text.replace("localhost:8080", self.gateway)
+        if shutil.which("curl") is None:
+            text = re.sub(r"^curl ", f"python {CURL} ", text, flags=re.MULTILINE)
         command = ["python", "-c", text] if snippet.language == "python" else ["sh", "-e", "-c", text]
         result = subprocess.run(
             command, cwd=folder, env=self.environment, capture_output=True, text=True, check=False, timeout=30
