@@ -104,7 +104,11 @@ def connect_app(schema: Schema, server: UnaryServer) -> AsgiApp:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if _needs_trailers(content_type) and "http.response.trailers" not in scope.get("extensions", {}):
             body = connect_error(StatusCode.UNIMPLEMENTED, "gRPC needs HTTP/2", (), schema.registry)
-            await send_error(send, 505, body, b"")
+            await send_error(send, 415, body, b"")
+            return
+        if not scope["query_string"].isascii():
+            body = connect_error(StatusCode.INVALID_ARGUMENT, "query string: not ASCII", (), schema.registry)
+            await send_error(send, 400, body, b"")
             return
         # connectrpc decodes every header as UTF-8; whoever sends another must not make it fail.
         headers = [(name, value) for name, value in scope["headers"] if value.isascii()]

@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.app import Gateway
 from gateway.config import Config
+from gateway.http_protocol import HttpProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,7 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
         factory=True,
         host=config.host,
         port=config.port,
-        http="zttp",
-        http2=True,
+        http=HttpProtocol,
         loop="uvloop" if sys.platform != "win32" else "auto",
         ws="none",
         lifespan="on",

@@ -142,7 +142,7 @@ class UnaryServer:
                 status = await self._answer_error(route, error, call, request_id, send)
             else:
                 failure = error
-                status = await self._answer_bug(route, error, request_id, send, answered=status == 200)
+                status = await self._answer_bug(route, error, request_id, send, begun=status == 200)
         except BaseException as error:  # the task is being cancelled: for the span, then onwards
             failure = error
             raise
@@ -183,11 +183,11 @@ class UnaryServer:
         return status
 
     async def _answer_bug(
-        self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, *, answered: bool
+        self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, *, begun: bool
     ) -> int:
         logger.error("%s: request %s failed", route.info.full_name, request_id.decode(), exc_info=error)
-        if answered:
-            raise error  # The server must cut the connection: a response has begun that cannot be ended.
+        if begun or isinstance(error, CutShortError):
+            raise error  # The server cuts the connection: the response cannot be ended any more.
         body = route.error(StatusCode.INTERNAL, internal_error(request_id), ())
         await send_error(send, 500, body, request_id)
         return 500
@@ -225,16 +225,33 @@ async def send_error(
     await send({"type": "http.response.body", "body": body})
 
 
+class CutShortError(Exception):
+    """Another application failed after it had begun to answer: there is nothing left but to cut the connection."""
+
+
 async def watched(app: AsgiApp, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> int:
-    """Run another application for a request: its response gets the request's id. Returns its status."""
+    """Run another application for a request: its response gets the request's id. Returns its status.
+
+    Raises ``CutShortError``, or what the application raised before it began to answer.
+    """
     status = CLIENT_GONE
+    complete = False
 
     async def forward(message: dict[str, Any]) -> None:
-        nonlocal status
+        nonlocal status, complete
         if message["type"] == "http.response.start":
             status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+        elif not message.get("more_body") and not message.get("more_trailers"):
+            complete = True
         await send(message)
 
-    await app(scope, receive, forward)
+    try:
+        await app(scope, receive, forward)
+    except Exception as error:
+        if status == CLIENT_GONE:
+            raise
+        if not complete:
+            raise CutShortError(f"after it had begun to answer with {status}") from error
+        logger.exception("request %s was answered with %d", request_id.decode(), status)
     return status

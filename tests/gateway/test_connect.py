@@ -185,7 +185,7 @@ async def test_grpc_web(canned: CannedGateway) -> None:
 
 async def test_grpc_without_trailers_says_what_is_needed(canned: CannedGateway) -> None:
     answer = await canned.client.post(GET_BOOK, b"", headers={"content-type": "application/grpc"})
-    assert answer.status == 505
+    assert answer.status == 415
     assert "HTTP/2" in answer.json["message"]
 
 
@@ -203,6 +203,14 @@ async def test_unknown_procedures(canned: CannedGateway) -> None:
     answer = await canned.client.post("/library.v1.Library/Nope", b"{}", headers=headers)
     assert answer.status == 404
     assert answer.json["code"] == "unimplemented"
+
+
+async def test_query_strings_that_are_not_ascii_are_refused(canned: CannedGateway) -> None:
+    answer = await canned.client.get(GET_BOOK.encode() + b"?encoding=json&message=%7B%7D&x=\xb1")
+    assert answer.status == 400
+    assert answer.json["code"] == "invalid_argument"
+    answer = await canned.client.get(f"{GET_BOOK}?encoding=json&message=%FF")
+    assert answer.status == 400
 
 
 async def test_headers_that_are_not_utf8_do_no_harm(canned: CannedGateway) -> None:

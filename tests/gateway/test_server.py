@@ -136,13 +136,9 @@ async def test_http_1_and_2_on_one_port(gateway: GatewayProcess) -> None:
         answer = await client.get("/served/b%20c")
         assert answer.json() == {"name": "b c"}
         assert "server" not in answer.headers
-    curl = subprocess.run(
-        ["curl", "-s", "--http2-prior-knowledge", "-w", " %{http_version} %{http_code}", f"{gateway.url}/served/b"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert curl.stdout == '{"name":"b"} 2 200'
+    async with httpx.AsyncClient(base_url=gateway.url, http1=False, http2=True) as client:
+        answer = await client.get("/served/b")
+        assert (answer.http_version, answer.status_code, answer.json()) == ("HTTP/2", 200, {"name": "b"})
 
 
 async def test_a_grpc_client(gateway: GatewayProcess) -> None:
@@ -235,6 +231,7 @@ BAD_REQUESTS = [
     b"GET\r\n\r\n",
     b"GET / HTTP/9.9\r\nhost: x\r\n\r\n",
     b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
     b"GET /served/a b HTTP/1.1\r\nhost: x\r\n\r\n",
     POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\nxx",
     POST + b"content-length: x\r\n\r\nxx",
@@ -264,8 +261,7 @@ async def test_what_is_not_http(gateway: GatewayProcess, backend: Servicer, requ
     assert backend.calls == 0
     async with httpx.AsyncClient(base_url=gateway.url) as client:
         assert (await client.post(PATH, json={"name": "a"})).status_code == 200
-    # uvicorn 0.54 does not expect bytes beyond ASCII in a path: it cuts the connection, but logs a traceback.
-    assert "Traceback" not in gateway.log or b"\xff HTTP" in request_bytes
+    assert "Traceback" not in gateway.log
 
 
 async def test_requests_in_a_row_on_one_connection(gateway: GatewayProcess) -> None:
