@@ -38,7 +38,7 @@ def tool() -> str:
     return "wrk" if shutil.which("wrk") else "benchmarks.loadgen"
 
 
-def run(port: int, path: str, seconds: float) -> LoadResult:
+def run(port: int, path: str, seconds: float, connections: int = CONNECTIONS) -> LoadResult:
     """Loads `http://127.0.0.1:<port><path>` for whole `seconds`; raises BenchmarkError when the generator fails."""
     url = f"http://{HOST}:{port}{path}"
     duration = max(1, round(seconds))
@@ -46,7 +46,7 @@ def run(port: int, path: str, seconds: float) -> LoadResult:
         command = [
             "wrk",
             "-t1",
-            f"-c{CONNECTIONS}",
+            f"-c{connections}",
             f"-d{duration}s",
             "--timeout",
             "5s",
@@ -62,7 +62,7 @@ def run(port: int, path: str, seconds: float) -> LoadResult:
             "benchmarks.loadgen",
             url,
             "--connections",
-            str(CONNECTIONS),
+            str(connections),
             "--seconds",
             str(duration),
         ]

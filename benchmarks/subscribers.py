@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from math import sqrt
 from pathlib import Path
 from statistics import mean, median, pstdev
 
 from benchmarks import load
 from benchmarks.interactive import expect, say
+from benchmarks.load import CONNECTIONS
 from benchmarks.measurement import WARM_UP, Accounts, await_answer
 from benchmarks.processes import BenchmarkError, Program, Role, Stage
 from benchmarks.setups.natsmesh import NatsMesh, natsmesh_missing, start_broker, start_gateway
 
 MANY = 300
+LOADS = (1, CONNECTIONS)
+"""Connections of the load: one, so that every message travels alone, and as many as in the other benchmarks."""
 PROCESSES = 3
 ALLOWED = 0.15
 """How far the gateway's cost of a call with 300 subscribers may be from that with one, relative."""
@@ -30,6 +34,7 @@ ALLOWED = 0.15
 class Spread:
     """One window. CPU in microseconds a call, latencies in microseconds."""
 
+    connections: int
     subscribers: int
     processes: int
     rate: float
@@ -55,20 +60,20 @@ def main(rounds: int, seconds: float, folder: Path, machine: dict[str, object]) 
     windows: list[Spread] = []
     for turn in range(rounds):
         for count, processes in ((1, 1), (MANY, PROCESSES)):
-            window = measure(count, processes, seconds)
-            windows.append(window)
-            print(f"round {turn + 1}  {summary(window)}", flush=True)
+            for window in measure(count, processes, seconds):
+                windows.append(window)
+                print(f"round {turn + 1}  {summary(window)}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     raw = {"machine": machine, "seconds": seconds, "windows": [asdict(window) for window in windows]}
     (folder / "subscribers.json").write_text(json.dumps(raw, indent=1) + "\n")
     text = markdown(windows, rounds, seconds)
     (folder / "subscribers.md").write_text(text)
     print("\n" + text)
-    return 0 if abs(ratio(windows) - 1) <= ALLOWED and all(min(window.calls) for window in windows) else 1
+    return 0 if all(abs(ratio(windows, connections) - 1) <= ALLOWED for connections in LOADS) else 1
 
 
-def measure(count: int, processes: int, seconds: float) -> Spread:
-    """Runs one window with `count` subscribers, spread evenly over `processes`."""
+def measure(count: int, processes: int, seconds: float) -> Iterator[Spread]:
+    """Runs one window for each of `LOADS` with `count` subscribers, spread evenly over `processes`."""
     setup = NatsMesh(sampled=None)
     with Stage() as stage:
         nats_url = start_broker(stage)
@@ -79,22 +84,24 @@ def measure(count: int, processes: int, seconds: float) -> Spread:
             expect(program, "ready")
         await_answer(setup, stage, programs[0])
         load.run(stage.gateway_port, setup.path, WARM_UP)
-        before = answered(programs)
-        accounts = Accounts(stage)
-        result = load.run(stage.gateway_port, setup.path, seconds)
-        cpu_us, others = accounts.close(result.calls, result.seconds, result.generator_cpu_seconds)
-        if result.errors:
-            raise BenchmarkError(f"{count} subscribers: {result.errors} of {result.calls} calls failed")
-        return Spread(
-            subscribers=count,
-            processes=processes,
-            rate=result.calls / result.seconds,
-            p50_us=result.p50_us,
-            p99_us=result.p99_us,
-            cpu_us=cpu_us,
-            calls=[now - then for now, then in zip(answered(programs), before, strict=True)],
-            others_cores=others,
-        )
+        for connections in LOADS:
+            before = answered(programs)
+            accounts = Accounts(stage)
+            result = load.run(stage.gateway_port, setup.path, seconds, connections)
+            cpu_us, others = accounts.close(result.calls, result.seconds, result.generator_cpu_seconds)
+            if result.errors:
+                raise BenchmarkError(f"{count} subscribers: {result.errors} of {result.calls} calls failed")
+            yield Spread(
+                connections=connections,
+                subscribers=count,
+                processes=processes,
+                rate=result.calls / result.seconds,
+                p50_us=result.p50_us,
+                p99_us=result.p99_us,
+                cpu_us=cpu_us,
+                calls=[now - then for now, then in zip(answered(programs), before, strict=True)],
+                others_cores=others,
+            )
 
 
 def answered(programs: Sequence[Program]) -> list[int]:
@@ -110,22 +117,28 @@ def summary(window: Spread) -> str:
     """One window for the eyes of whoever waits."""
     roles = " + ".join(f"{role} {cpu:.0f}" for role, cpu in window.cpu_us.items())
     return (
-        f"{window.subscribers:4} subscribers  {window.rate:8,.0f} calls/s  p99 {window.p99_us / 1000:6.2f} ms  "
-        f"us CPU a call: {roles}  calls each: {min(window.calls)} to {max(window.calls)}"
+        f"{window.connections:3} connections {window.subscribers:4} subscribers  {window.rate:8,.0f} calls/s  "
+        f"p99 {window.p99_us / 1000:6.2f} ms  us CPU a call: {roles}  "
+        f"calls each: {min(window.calls)} to {max(window.calls)}"
     )
 
 
-def ratio(windows: Sequence[Spread]) -> float:
+def ratio(windows: Sequence[Spread], connections: int) -> float:
     """The gateway's CPU of a call with many subscribers, relative to that with one; medians of the rounds."""
     one, many = (
-        median(window.cpu_us["gateway"] for window in windows if window.subscribers == count) for count in (1, MANY)
+        median(window.cpu_us["gateway"] for window in pick(windows, connections, count)) for count in (1, MANY)
     )
     return many / one
 
 
+def pick(windows: Sequence[Spread], connections: int, subscribers: int) -> list[Spread]:
+    """The windows of one kind, a round each."""
+    return [window for window in windows if (window.connections, window.subscribers) == (connections, subscribers)]
+
+
 def markdown(windows: Sequence[Spread], rounds: int, seconds: float) -> str:
     """The table."""
-    head = ["subscribers", "calls/s", "p99 ms", "gateway µs/call", "back-ends µs/call", "broker µs/call"]
+    head = ["connections", "subscribers", "calls/s", "p99 ms", "gateway µs/call", "back-ends µs/call", "broker µs/call"]
     head += ["calls each: mean", "lowest", "highest", "deviation", "of a fair random choice"]
     rows = [
         "# One subscriber against 300\n",
@@ -133,10 +146,11 @@ def markdown(windows: Sequence[Spread], rounds: int, seconds: float) -> str:
         "| " + " | ".join(head) + " |",
         "|" + "---:|" * len(head),
     ]
-    for count in (1, MANY):
-        chosen = [window for window in windows if window.subscribers == count]
+    for connections, count in product(LOADS, (1, MANY)):
+        chosen = pick(windows, connections, count)
         last = chosen[-1]
         cells = [
+            f"{connections}",
             f"{count}",
             f"{median(window.rate for window in chosen):,.0f}",
             f"{median(window.p99_us for window in chosen) / 1000:.1f}",
@@ -148,8 +162,11 @@ def markdown(windows: Sequence[Spread], rounds: int, seconds: float) -> str:
             f"{last.random_deviation:.1f}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
-    rows.append(
-        f"\nThe gateway's CPU of a call with {MANY} subscribers is {ratio(windows):.2f} times that with one "
-        f"(aim: 1 ± {ALLOWED:.2f}).\n"
-    )
+    rows.append("")
+    rows += [
+        f"With {connections} connection{'s' * (connections > 1)} the gateway's CPU of a call with {MANY} subscribers "
+        f"is {ratio(windows, connections):.2f} times that with one (aim: 1 ± {ALLOWED:.2f})."
+        for connections in LOADS
+    ]
+    rows.append("")
     return "\n".join(rows)
