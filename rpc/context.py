@@ -105,14 +105,10 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
 
     async def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
         """Send the initial metadata; once only. A call of one message each way carries it in its reply."""
-        self.set_initial_metadata(initial_metadata)
-
-    def set_initial_metadata(self, metadata: Iterable[tuple[str, MetadataValue]]) -> None:
-        """Do what ``send_initial_metadata`` does, from code that cannot await."""
         if self._initial_sent:
             raise RuntimeError("Send initial metadata failed: already sent")
         self._initial_sent = True
-        self._call.initial_metadata = normalize(metadata)
+        self._call.initial_metadata = normalize(initial_metadata)
         if self._call.stream is not None:
             self._call.stream.send_headers(self._call.initial_metadata)
 
@@ -263,7 +259,8 @@ class SyncServicerContext(grpc.ServicerContext):
         return None if deadline is None else max(0.0, deadline - self._loop.time())
 
     def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
-        self._context.set_initial_metadata(initial_metadata)
+        sending = self._context.send_initial_metadata(initial_metadata)
+        asyncio.run_coroutine_threadsafe(sending, self._loop).result()
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
         self._context.set_trailing_metadata(trailing_metadata)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -14,14 +13,14 @@ from typing import Any
 import grpc
 
 from rpc.call import Call, Handler
-from rpc.context import Codec, ServicerContext, SyncServicerContext
+from rpc.context import Codec, ServicerContext
 from rpc.deadline import current_deadline
+from rpc.dispatch.threads import Behavior, in_thread, responses_in_thread
 from rpc.method import MethodInfo
 from rpc.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
-Behavior = Callable[[Any, Any], Any]
 Run = Callable[[Any, ServicerContext], Any]
 
 
@@ -42,12 +41,12 @@ def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, e
         return _unimplemented(f"{info.full_name} has no implementation")
     codec = Codec(info, handler.request_deserializer, handler.response_serializer)
     if info.is_unary:
-        run = behavior if _is_async(behavior) else _in_thread(behavior, executor)
+        run = behavior if _is_async(behavior) else in_thread(behavior, executor)
         return _Serving(info, codec).unary(run)
     if info.server_streaming:
-        run = _async_responses(behavior) if _is_async(behavior) else _thread_responses(behavior, executor)
+        run = _async_responses(behavior) if _is_async(behavior) else responses_in_thread(behavior, executor)
     else:
-        run = behavior if _is_async(behavior) else _in_thread(behavior, executor)
+        run = behavior if _is_async(behavior) else in_thread(behavior, executor)
     return _Serving(info, codec).streaming(run)
 
 
@@ -157,59 +156,5 @@ def _async_responses(behavior: Behavior) -> Run:
                 await context.write(response)
         else:
             await outcome  # It writes by context.write().
-
-    return run
-
-
-# ------------------------------------------------------------------------------------------------------------ threads
-
-
-class _BlockingRequests:
-    """The request iterator of a plain function: each step waits for the event loop."""
-
-    def __init__(self, context: ServicerContext, loop: asyncio.AbstractEventLoop) -> None:
-        self._context = context
-        self._loop = loop
-
-    def __iter__(self) -> _BlockingRequests:
-        return self
-
-    def __next__(self) -> Any:
-        message = asyncio.run_coroutine_threadsafe(self._context.next_request(), self._loop).result()
-        if message is None:
-            raise StopIteration
-        return message
-
-
-def _in_thread(behavior: Behavior, executor: Executor | None) -> Run:
-    async def run(request: Any, context: ServicerContext) -> Any:
-        loop = asyncio.get_running_loop()
-        if hasattr(request, "__aiter__"):
-            request = _BlockingRequests(context, loop)
-        # The thread sees the context variables of the call: its deadline, its span.
-        variables = contextvars.copy_context()
-        return await loop.run_in_executor(
-            executor, variables.run, behavior, request, SyncServicerContext(context, loop)
-        )
-
-    return run
-
-
-_END = object()
-
-
-def _thread_responses(behavior: Behavior, executor: Executor | None) -> Run:
-    start = _in_thread(behavior, executor)
-
-    async def run(request: Any, context: ServicerContext) -> None:
-        loop = asyncio.get_running_loop()
-        iterator = iter(await start(request, context))
-        variables = contextvars.copy_context()
-
-        def step() -> Any:
-            return variables.run(next, iterator, _END)
-
-        while (response := await loop.run_in_executor(executor, step)) is not _END:
-            await context.write(response)
 
     return run

@@ -18,6 +18,8 @@ from tests.protos import probe_pb2_grpc
 TIMEOUT = 10.0
 """Seconds that a call of a test may take at most: a hang is a failure, not a wait."""
 
+Method = Callable[..., Any] | None
+
 
 class Mesh(ABC):
     """Makes servers, and channels that reach them."""
@@ -51,22 +53,20 @@ class Mesh(ABC):
         self._channels.append(channel)
         return channel
 
-    async def start(
-        self, ask: Callable[..., Any] | None = None, other: Callable[..., Any] | None = None, **options: Any
-    ) -> aio.Server:
-        """Starts a server of Probe with these methods."""
+    async def start(self, ask: Method = None, other: Method = None, **options: Any) -> aio.Server:
+        """Starts a server of Probe with these methods; those with streams are named `tell`, `gather` and `talk`."""
+        streaming = {name.capitalize(): options.pop(name, None) for name in ("tell", "gather", "talk")}
         server = self.server(**options)
         servicer = probe_pb2_grpc.ProbeServicer()
-        if ask is not None:
-            servicer.Ask = ask
-        if other is not None:
-            servicer.Other = other
+        for name, method in {"Ask": ask, "Other": other, **streaming}.items():
+            if method is not None:
+                setattr(servicer, name, method)
         probe_pb2_grpc.add_ProbeServicer_to_server(servicer, server)
         await server.start()
         return server
 
-    async def serve(self, ask: Callable[..., Any] | None = None, **options: Any) -> probe_pb2_grpc.ProbeStub:
-        """Starts a server of Probe with this method, and makes a stub for it."""
+    async def serve(self, ask: Method = None, **options: Any) -> probe_pb2_grpc.ProbeStub:
+        """Starts a server of Probe with these methods, and makes a stub for it."""
         await self.start(ask, **options)
         return self.stub()
 
