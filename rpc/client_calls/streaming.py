@@ -197,16 +197,20 @@ class _Requests(_StreamingCall):
         if self._done_writing:
             raise asyncio.InvalidStateError(HALF_CLOSED)
         try:
-            stream = await self._accepted()
-            if stream is not None:
-                await stream.write(convert(self._serializer, request, "serializing request"))
-                return
+            data = convert(self._serializer, request, "serializing request")
         except StatusError as error:
-            if not self._task.done():
-                self._call.cancel(error.code, error.details)
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
+            self._call.cancel(error.code, error.details)
+        else:
+            try:
+                stream = await self._accepted()
+                if stream is not None:
+                    await stream.write(data)
+                    return
+            except StatusError:
+                pass  # The call is over, and says why itself.
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
         await self._finished()
         self._raise_error()
         raise asyncio.InvalidStateError(ALREADY_FINISHED)

@@ -19,7 +19,7 @@ from rpc.subjects import Subjects
 from rpc.tasks import TaskSet
 from rpc.transport import rollcall
 from rpc.transport.base import Connection, Message, Subscription
-from rpc.transport.stream import Stream
+from rpc.transport.stream import HEADER_ROOM, Stream
 from rpc.wire import envelope
 from rpc.wire.stream import INITIAL_WINDOW, Ended, Role
 
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ABANDONED = 4096
 """Calls that were given up before anyone accepted them, remembered so that they can still be cancelled."""
-
-HEADER_ROOM = 32 * 1024
-"""Bytes below the broker's limit above which a message is sent in packets: metadata must fit beside it."""
 
 DEFAULT_MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes that one received message may have, as in gRPC (``grpc.max_receive_message_length``)."""
@@ -51,6 +48,11 @@ class _Pending:
         self.instance = ""
         self.reply: asyncio.Future[Message | Stream] | None = None
         self.stream: Stream | None = None
+
+    @property
+    def roll_entry(self) -> str:
+        """What a roll call says of it: its token, and the number of packets that were sent."""
+        return self.token if self.stream is None else f"{self.token} {self.stream.packets_sent}"
 
     def fail(self, error: StatusError) -> None:
         """End the wait with an error."""
@@ -279,6 +281,11 @@ class ClientTransport:
             pending.stream.on_packet(message.data)
         elif envelope.ACCEPTED in headers:
             self._accepted(pending, headers[envelope.ACCEPTED], message.data)
+        elif envelope.STREAM in headers:
+            if pending.stream is not None:
+                pending.stream.on_packet(message.data)
+            else:
+                pending.fail(StatusError(StatusCode.INTERNAL, "the first packet of the response was lost"))
         elif pending.stream is not None:
             # A bare error instead of packets: nothing was accepted, or nothing was sent yet.
             try:
@@ -297,6 +304,11 @@ class ClientTransport:
             pending.fail(StatusError(StatusCode.INTERNAL, "the back-end gave a malformed instance id"))
             return
         first = not pending.instance
+        if not first and instance != pending.instance:
+            # The request was doubled on its way; what either says may be half of the truth.
+            self._send_cancel(instance, pending.token)
+            pending.fail(StatusError(StatusCode.INTERNAL, "two back-ends took the same call"))
+            return
         pending.instance = instance
         call, stream = pending.call, pending.stream
         if stream is None:
@@ -349,7 +361,7 @@ class ClientTransport:
             age = now - pending.since
             if pending.instance:
                 if age > rollcall.INTERVAL:
-                    held.setdefault(pending.instance, []).append(pending.token)
+                    held.setdefault(pending.instance, []).append(pending.roll_entry)
             elif age > self._silence_limit:
                 pending.fail(StatusError(StatusCode.UNAVAILABLE, "no back-end answered or accepted the call in time"))
         for instance in self._roll.sweep(now, held):
@@ -373,7 +385,7 @@ class ClientTransport:
                 self._fail_instance(instance, "the back-end that had the call died")
             return
         self._roll.heard(instance)
-        for token in rollcall.decode_calls(message.data):
+        for token, _ in rollcall.decode_calls(message.data):
             pending = self._pending.get(token)
             if pending is not None and pending.instance == instance:
                 pending.fail(StatusError(StatusCode.UNAVAILABLE, "the back-end does not have the call any more"))
@@ -381,8 +393,18 @@ class ClientTransport:
     def _answer_roll_call(self, message: Message) -> None:
         """Tell a back-end which of the calls that it serves for us we do not wait for any more."""
         if message.reply:
-            unknown = [token for token in rollcall.decode_calls(message.data) if token not in self._pending]
+            unknown: list[str] = []
+            for token, packets in rollcall.decode_calls(message.data):
+                pending = self._pending.get(token)
+                if pending is None or not self._is_served_by(pending, message.reply):
+                    unknown.append(token)
+                elif packets is not None and pending.stream is not None:
+                    pending.stream.check_received(packets)
             self._tasks.spawn(self._publish_quietly(message.reply, rollcall.encode_calls(unknown), ""))
+
+    def _is_served_by(self, pending: _Pending, answer_to: str) -> bool:
+        """Tell whether the back-end that asks is the one that has the call, as far as we know."""
+        return not pending.instance or answer_to == self._subjects.roll_answer(pending.instance, self._inbox[:-1])
 
     def _fail_instance(self, instance: str, why: str) -> None:
         for pending in list(self._pending.values()):

@@ -16,9 +16,9 @@ from rpc.status import Refusal, StatusCode, StatusError
 from rpc.subjects import QUEUE_GROUP, Subjects
 from rpc.tasks import TaskSet
 from rpc.transport import rollcall
-from rpc.transport.base import Connection, Message, Subscription
-from rpc.transport.client import DEFAULT_MAX_MESSAGE, HEADER_ROOM
-from rpc.transport.stream import Stream
+from rpc.transport.base import Connection, Headers, Message, Subscription
+from rpc.transport.client import DEFAULT_MAX_MESSAGE
+from rpc.transport.stream import HEADER_ROOM, Stream
 from rpc.wire import envelope
 from rpc.wire.stream import INITIAL_WINDOW, Role
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 ACCEPT_AFTER = 0.01
 """Seconds after which a call that is still under way tells its caller which instance has it (docs/wire-protocol.md)."""
+
+_STREAM_HEADERS = {envelope.STREAM: "1"}
 
 Method = tuple[MethodInfo, Handler]
 Lookup = Callable[[str], Method | None]
@@ -219,6 +221,11 @@ class ServerTransport:
         except StatusError as error:
             await self._reply(reply, b"", envelope.error_headers(error.code, error.details))
             return
+        if (known := self._held.get(reply)) is not None:
+            # The request was doubled on its way. For a stream this is packet 0 once more, and so its end.
+            if known.stream is not None:
+                known.stream.on_packet(message.data)
+            return
         loop = self._loop
         held = _Held(call, None, loop.time())
         self._held[reply] = held
@@ -233,8 +240,7 @@ class ServerTransport:
                 details = f"{call.info.full_name} is a streaming method, and the request does not open a stream"
                 await self._reply(reply, b"", envelope.error_headers(StatusCode.INTERNAL, details))
         finally:
-            if self._held.get(reply) is held:
-                del self._held[reply]
+            del self._held[reply]
 
     def _call(self, info: MethodInfo, message: Message) -> Call:
         request = envelope.read_request(message.headers)
@@ -292,7 +298,8 @@ class ServerTransport:
             headers = envelope.response_headers(call.initial_metadata, call.trailing_metadata, compressed=compress)
             await self._reply(reply, data, headers)
             return
-        held.stream = stream = self._stream(call)
+        # The caller expects one reply: each packet must tell that it is none, even if the first one is lost.
+        held.stream = stream = self._stream(call, _STREAM_HEADERS)
         await self._end_stream(held, stream, None)
 
     async def _serve_packets(self, held: _Held, handler: Handler, opening: bytes) -> None:
@@ -312,7 +319,7 @@ class ServerTransport:
             return
         await self._end_stream(held, stream, error)
 
-    def _stream(self, call: Call) -> Stream:
+    def _stream(self, call: Call, headers: Headers | None = None) -> Stream:
         stream = Stream(
             Role.SERVER,
             self._connection,
@@ -321,6 +328,7 @@ class ServerTransport:
             max_message=self._max_message,
             compress=call.compress,
             first_headers=self._accepted_headers,
+            headers=headers,
         )
         stream.peer_subject = call.peer
         return stream
@@ -336,6 +344,11 @@ class ServerTransport:
     async def _end_stream(self, held: _Held, stream: Stream, error: StatusError | None) -> None:
         """Send the rest and the status; a caller that does not read is waited for, until it is gone or cancels."""
         call = held.call
+        if error is None and stream.ended.done():
+            return  # The handler returned all the same; there is nobody to hear of it.
+        error = (
+            error or call.cancelled
+        )  # A call that was cancelled cannot end with OK, whatever its handler made of it.
         if not stream.headers_sent and call.initial_metadata:
             stream.send_headers(call.initial_metadata)
         if error is None and not call.info.server_streaming:
@@ -381,9 +394,10 @@ class ServerTransport:
         for reply, held in self._held.items():
             if now - held.since > rollcall.INTERVAL and rollcall.INBOX_MARK in reply:
                 inbox, _, token = reply.rpartition(".")
-                waiting.setdefault(inbox, []).append(token)
+                entry = token if held.stream is None else f"{token} {held.stream.packets_sent}"
+                waiting.setdefault(inbox, []).append(entry)
         for inbox in self._roll.sweep(now, waiting):
-            self._cancel_all_of(inbox, waiting[inbox], "the caller fell silent")
+            self._cancel_all_of(inbox, self._tokens_of(inbox), "the caller fell silent")
         self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep) if self._held else None
 
     def _ask(self, inbox: str, tokens: list[str]) -> None:
@@ -403,11 +417,14 @@ class ServerTransport:
         headers = message.headers
         if headers is not None:
             if headers.get(envelope.NATS_STATUS) == envelope.NO_RESPONDERS:
-                tokens = [reply.rpartition(".")[2] for reply in self._held if reply.rpartition(".")[0] == inbox]
-                self._cancel_all_of(inbox, tokens, "the caller is gone")
+                self._cancel_all_of(inbox, self._tokens_of(inbox), "the caller is gone")
             return
         self._roll.heard(inbox)
-        self._cancel_all_of(inbox, rollcall.decode_calls(message.data), "the caller does not wait any more")
+        tokens = [token for token, _ in rollcall.decode_calls(message.data)]
+        self._cancel_all_of(inbox, tokens, "the caller does not wait any more")
+
+    def _tokens_of(self, inbox: str) -> list[str]:
+        return [reply.rpartition(".")[2] for reply in self._held if reply.rpartition(".")[0] == inbox]
 
     def _cancel_all_of(self, inbox: str, tokens: list[str], why: str) -> None:
         for token in tokens:
@@ -418,7 +435,13 @@ class ServerTransport:
     def _answer_roll_call(self, message: Message) -> None:
         if message.reply:
             inbox = message.reply.rpartition(".")[0]
-            unknown = [t for t in rollcall.decode_calls(message.data) if f"{inbox}.{t}" not in self._held]
+            unknown: list[str] = []
+            for token, packets in rollcall.decode_calls(message.data):
+                held = self._held.get(f"{inbox}.{token}")
+                if held is None:
+                    unknown.append(token)
+                elif packets is not None and held.stream is not None:
+                    held.stream.check_received(packets)
             self._reply_soon(message.reply, rollcall.encode_calls(unknown), None)
 
     def _state_changed(self, connected: bool) -> None:

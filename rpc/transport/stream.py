@@ -27,11 +27,18 @@ from rpc.wire.stream import (
 MAX_PACKET = 256 * 1024
 """Bytes of one packet, if the broker takes as many: larger ones would hold up the other calls of a connection."""
 
-PACKET_MARGIN = 1024
-"""Bytes below the broker's limit that a packet leaves for headers and for what servers on the way add."""
+MIN_PACKET = 40 * 1024
+"""Bytes that a packet may have in any case: the largest metadata and status must fit. A broker with a lower limit
+refuses the few packets that are so large, and the call says so."""
 
-BATCH = 16 * 1024
-"""Bytes of messages that are gathered before a writer has to wait until they are sent."""
+HEADER_ROOM = 32 * 1024
+"""Bytes below the broker's limit that payloads leave for the headers beside them, which hold a call's metadata."""
+
+BATCH = 64 * 1024
+"""Bytes of messages, and what they cost besides, that are gathered before a writer has to wait until they are sent."""
+
+READS_IN_A_ROW = 256
+"""Messages that are read before others on the event loop have their turn, even if more are there."""
 
 
 class Stream:
@@ -47,8 +54,12 @@ class Stream:
         max_message: int,
         compress: bool = False,
         first_headers: Headers | None = None,
+        headers: Headers | None = None,
     ) -> None:
-        """``first_headers`` go with the first packet that is sent: a back-end names its instance in them."""
+        """``first_headers`` go with the first packet that is sent: a back-end names its instance in them.
+
+        ``headers`` go with all others: where packets are not expected, they must say what they are.
+        """
         self._machine = StreamMachine(role, window=window, max_message=max_message)
         self._role = role
         self._connection = connection
@@ -57,17 +68,21 @@ class Stream:
         self.compress = compress
         self.skip_compression = False
         self._first_headers = first_headers
+        self._headers = headers
         self._announce = False
         self._loop = asyncio.get_running_loop()
-        self._max_packet = min(MAX_PACKET, connection.max_payload - PACKET_MARGIN)
+        self._max_packet = max(MIN_PACKET, min(MAX_PACKET, connection.max_payload - HEADER_ROOM))
         self._inbound: deque[MessageReceived] = deque()
         self._no_more = False
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
+        self._reads = 0
         self._flush_scheduled = False
         self._flushing = asyncio.Lock()
         self.peer_subject = ""
         """Where packets go; empty until the back-end has accepted."""
+        self.packets_sent = 0
+        """How many packets were published; roll calls tell the peer, so that it misses the last ones, too."""
         self.initial_metadata: Metadata = ()
         self.headers_sent = False
         self.headers: asyncio.Future[Metadata] = self._loop.create_future()
@@ -80,6 +95,8 @@ class Stream:
 
     def on_packet(self, data: bytes) -> None:
         """Take a packet in; called in order of arrival. A broken peer ends the stream."""
+        if self.ended.done():
+            return
         try:
             for event in self._machine.receive(data):
                 self._on_event(event)
@@ -88,7 +105,17 @@ class Stream:
         except MessageTooLargeError as error:
             self.fail(StatusError(StatusCode.RESOURCE_EXHAUSTED, str(error)), tell=True)
         except ProtocolError as error:
-            self.fail(StatusError(StatusCode.INTERNAL, f"the peer broke the wire protocol: {error}"), tell=True)
+            self._break_off(error)
+
+    def check_received(self, sent: int) -> None:
+        """The peer has sent so many packets before it said so: if some are missing, the stream ends."""
+        try:
+            self._machine.check_received(sent)
+        except ProtocolError as error:
+            self._break_off(error)
+
+    def _break_off(self, error: ProtocolError) -> None:
+        self.fail(StatusError(StatusCode.INTERNAL, f"the peer broke the wire protocol: {error}"), tell=True)
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, MessageReceived):
@@ -119,6 +146,10 @@ class Stream:
 
     async def read(self) -> bytes | None:
         """Return the next message, or None after the last. Raises ``StatusError`` when the stream broke."""
+        self._reads += 1
+        if self._reads >= READS_IN_A_ROW:
+            self._reads = 0
+            await asyncio.sleep(0)
         while not self._inbound:
             if self._no_more:
                 return None
@@ -126,19 +157,26 @@ class Stream:
                 raise error
             self.announce()  # The peer may be waiting to hear who has the call before it goes on.
             self._readable.clear()
+            self._reads = 0
             await self._readable.wait()
         event = self._inbound.popleft()
         self._machine.consumed(event.cost)
         if self._machine.has_credit_to_give:
             self._schedule_flush()
-        return gunzip(event.data, self._max_message) if event.compressed else event.data
+        if not event.compressed:
+            return event.data
+        try:
+            return gunzip(event.data, self._max_message)
+        except StatusError as error:
+            self.fail(error, tell=True)
+            raise
 
     # -------------------------------------------------------------------------------------------------- sending
 
     @property
     def is_silent(self) -> bool:
-        """True while nothing was sent: a back-end can still answer with a bare error."""
-        return self._first_headers is not None
+        """True while there was nothing to send: a back-end can still answer with a bare error."""
+        return self._first_headers is not None and not self.headers_sent and self._machine.is_drained
 
     def announce(self) -> None:
         """Server: say who has the call, even if there is no packet to go with it yet."""
@@ -147,7 +185,8 @@ class Stream:
             self._schedule_flush()
 
     def send_headers(self, metadata: Metadata) -> None:
-        """Server: send initial metadata."""
+        """Server: send initial metadata. Raises ``StatusError`` when the stream is over."""
+        self._check_open()
         self.headers_sent = True
         self._machine.send_headers(metadata)
         self._schedule_flush()
@@ -169,6 +208,9 @@ class Stream:
             self._schedule_flush()
             return
         await self.flush()
+        await asyncio.sleep(
+            0
+        )  # It need not have suspended; others have their turn now, the socket's writer among them.
         while not self._machine.is_drained:
             self._check_open()
             self._writable.clear()
@@ -205,6 +247,8 @@ class Stream:
         if tell:
             self._machine.cancel(error.code, error.details)
             self._schedule_flush()
+        else:
+            self._machine.abandon()
         self._inbound.clear()
         self.ended.set_exception(error)
         self._headers_known()
@@ -213,6 +257,7 @@ class Stream:
 
     def opening(self) -> bytes:
         """Client: return the packet that opens the call, with what was queued so far."""
+        self.packets_sent += 1
         return self._machine.next_packet(self._max_packet, even_empty=True) or b""
 
     def accepted(self, subject: str) -> None:
@@ -237,8 +282,10 @@ class Stream:
         async with self._flushing:
             try:
                 while (packet := self._machine.next_packet(self._max_packet)) is not None or self._announce:
-                    headers, self._first_headers, self._announce = self._first_headers, None, False
+                    headers = self._first_headers or self._headers
+                    self._first_headers, self._announce = None, False
                     await self._connection.publish(self.peer_subject, packet or b"", headers=headers)
+                    self.packets_sent += packet is not None
             except (ConnectionError, ValueError) as error:
                 self.fail(StatusError(StatusCode.UNAVAILABLE, str(error)), tell=False)
         if self._machine.is_drained:

@@ -31,29 +31,36 @@ class FrameType(enum.IntEnum):
     HALF_CLOSE = 6
     """Caller to back-end: there are no more messages. Empty."""
     CREDIT = 7
-    """The receiver can take so many more bytes (unsigned 32 bit)."""
+    """The receiver can take so many more bytes (unsigned 32 bit, not 0)."""
     STATUS = 8
     """Back-end to caller: how the call ended; the last frame of a call."""
     CANCEL = 9
     """Either way: the sender is not interested any more; the last frame of a call."""
 
 
-Frame = tuple[FrameType, bytes]
-
 PACKET_HEADER = struct.Struct(">I")
 FRAME_HEADER = struct.Struct(">BI")
 PART_HEADER = struct.Struct(">BQ")
 CREDIT_BODY = struct.Struct(">I")
+STATUS_HEADER = struct.Struct(">BH")
 
 PART_GZIP = 1
 """Flag of a PART: the whole message is compressed with gzip."""
 
+INITIAL_WINDOW = 1024 * 1024
+"""Credit in bytes that each end has at the start of a call; a receiver that takes in more grants it at once."""
+
 MESSAGE_COST = 64
 """Bytes of credit that a message costs on top of its size: many tiny messages must not be free."""
 
-MAX_SEQUENCE = 0xFFFFFFFF
+MIN_PART = 1024
+"""Bytes that each part of a message but the last must have: many tiny parts must not be cheap to send either."""
 
-_TYPES = {int(kind): kind for kind in FrameType}
+MAX_CREDIT = 0xFFFFFFFF
+"""Bytes of credit that one end may have at once, and so the largest window."""
+
+MAX_SEQUENCE = 0xFFFFFFFF
+"""Sequence numbers go on with 0 after this one."""
 
 
 def frame(kind: FrameType, body: bytes = b"") -> bytes:
@@ -61,33 +68,44 @@ def frame(kind: FrameType, body: bytes = b"") -> bytes:
     return FRAME_HEADER.pack(kind, len(body)) + body
 
 
-def packet(sequence: int, frames: bytes) -> bytes:
-    """Return the payload of a NATS message."""
-    return PACKET_HEADER.pack(sequence & MAX_SEQUENCE) + frames
-
-
-def parse_packet(data: bytes) -> tuple[int, list[Frame]]:
-    """Return (sequence number, frames). Raises ``ProtocolError`` for anything but a whole packet of known frames."""
+def sequence_of(data: bytes) -> int:
+    """Return the sequence number of a packet. Raises ``ProtocolError``."""
     if len(data) < PACKET_HEADER.size:
         raise ProtocolError(f"a packet of {len(data)} bytes has no sequence number")
-    (sequence,) = PACKET_HEADER.unpack_from(data)
-    return sequence, list(_frames(data))
+    sequence: int = PACKET_HEADER.unpack_from(data)[0]
+    return sequence
 
 
-def _frames(data: bytes) -> Iterator[Frame]:
-    at, end, header = PACKET_HEADER.size, len(data), FRAME_HEADER.size
+def split(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (type number, begin, end) of each frame of a packet; the bounds are those of its body in ``data``.
+
+    Raises ``ProtocolError`` where the packet is cut off. A packet may have very many frames: take them one by one.
+    """
+    at, end = PACKET_HEADER.size, len(data)
     while at < end:
-        if end - at < header:
+        begin = at + FRAME_HEADER.size
+        if begin > end:
             raise ProtocolError("a packet ends within a frame header")
         number, length = FRAME_HEADER.unpack_from(data, at)
-        kind = _TYPES.get(number)
-        if kind is None:
-            raise ProtocolError(f"unknown frame type {number}")
-        at += header
-        if end - at < length:
-            raise ProtocolError(f"a {kind.name} frame of {length} bytes is cut off")
-        yield kind, data[at : at + length]
-        at += length
+        at = begin + length
+        if at > end:
+            raise ProtocolError(f"a frame of {length} bytes is cut off")
+        yield number, begin, at
+
+
+def encode_credit(amount: int) -> bytes:
+    """Return a CREDIT frame for so many bytes."""
+    return frame(FrameType.CREDIT, CREDIT_BODY.pack(amount))
+
+
+def decode_credit(body: bytes) -> int:
+    """Return the bytes of credit that a CREDIT gives. Raises ``ProtocolError``."""
+    if len(body) != CREDIT_BODY.size:
+        raise ProtocolError("a CREDIT frame has not 4 bytes")
+    amount: int = CREDIT_BODY.unpack(body)[0]
+    if not amount:
+        raise ProtocolError("a CREDIT frame gives nothing")
+    return amount
 
 
 def encode_metadata(metadata: Metadata, *, trailing: bool = False) -> bytes:
@@ -116,15 +134,16 @@ def decode_metadata(body: bytes) -> tuple[Metadata, Metadata]:
 def encode_status(code: StatusCode, details: str, trailing: Metadata = ()) -> bytes:
     """Return the body of a STATUS or CANCEL frame: the code, the length of the details, both, and trailing metadata."""
     text = encode_message(details).encode()
-    return struct.pack(">BH", code_number(code), len(text)) + text + encode_metadata(trailing, trailing=True)
+    return STATUS_HEADER.pack(code_number(code), len(text)) + text + encode_metadata(trailing, trailing=True)
 
 
 def decode_status(body: bytes) -> tuple[StatusCode, str, Metadata]:
     """Return (code, details, trailing metadata). Raises ``ProtocolError``."""
-    if len(body) < 3:
+    if len(body) < STATUS_HEADER.size:
         raise ProtocolError("a status is cut off")
-    number, length = struct.unpack_from(">BH", body)
-    text = body[3 : 3 + length]
-    if len(text) < length:
+    number, length = STATUS_HEADER.unpack_from(body)
+    end = STATUS_HEADER.size + length
+    if len(body) < end:
         raise ProtocolError("the details of a status are cut off")
-    return code_from_number(number), decode_message(text.decode("latin-1")), decode_metadata(body[3 + length :])[1]
+    details = decode_message(body[STATUS_HEADER.size : end].decode("latin-1"))
+    return code_from_number(number), details, decode_metadata(body[end:])[1]
