@@ -19,6 +19,9 @@ Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]
 MAX_METADATA_BYTES = 16 * 1024
 """What names and values of one direction may add up to; gRPC's default is 8 KiB soft, 16 KiB hard."""
 
+PAIR_COST = 32
+"""Bytes that each pair counts besides, as in HTTP/2 (RFC 9113, 6.5.2): many tiny pairs are not small on the wire."""
+
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """The one ``grpc-`` key that applications may set: a serialized google.rpc.Status (rich errors)."""
 
@@ -53,13 +56,13 @@ def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
                 msg = f"metadata value of {key!r} must be bytes, because the key ends in '-bin'"
                 raise ValueError(msg)
             result.append((key, value))
-            total += len(key) + len(value)
+            total += len(key) + len(value) + PAIR_COST
             continue
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         if not isinstance(text, str) or not _VALUE.match(text):
             msg = f"metadata value of {key!r} must be printable ASCII text (use a key that ends in '-bin' for bytes)"
             raise ValueError(msg)
-        total += len(key) + len(text)
+        total += len(key) + len(text) + PAIR_COST
         result.append((key, text))
     if total > MAX_METADATA_BYTES:
         msg = f"metadata of {total} bytes is over the limit of {MAX_METADATA_BYTES}"
@@ -83,7 +86,7 @@ def write_headers(headers: dict[str, str], metadata: Metadata, *, trailing: bool
 def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
     """Return the (initial, trailing) metadata that the headers of a message carry.
 
-    Headers that are not metadata are passed over: the protocol's own, NATS's own, and names that gRPC forbids.
+    Headers that are not metadata are passed over: the protocol's own, NATS's own, names and values that gRPC forbids.
     """
     initial: list[tuple[str, MetadataValue]] = []
     trailing: list[tuple[str, MetadataValue]] = []
@@ -105,6 +108,6 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
                 except (binascii.Error, ValueError):
                     continue
                 target.append((name, decoded))
-        else:
+        elif _VALUE.match(value):
             target.append((name, value))
     return tuple(initial), tuple(trailing)

@@ -163,8 +163,8 @@ def gunzip(data: bytes, limit: int) -> bytes:
         raise StatusError(StatusCode.INTERNAL, f"a message is not valid gzip: {error}") from error
     if len(message) > limit:
         raise StatusError(StatusCode.RESOURCE_EXHAUSTED, f"Received message larger than max ({limit}), decompressed")
-    if not decompressor.eof:
-        raise StatusError(StatusCode.INTERNAL, "a compressed message is cut off")
+    if not decompressor.eof or decompressor.unused_data:
+        raise StatusError(StatusCode.INTERNAL, "a compressed message is cut off, or something follows it")
     return message
 
 
@@ -184,4 +184,4 @@ def encode_message(details: str) -> str:
 
 def decode_message(text: str) -> str:
     """Undo ``encode_message``; what is not valid percent-encoding or UTF-8 is kept readable, never an error."""
-    return unquote_to_bytes(text).decode("utf-8", "replace") if "%" in text else text
+    return unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace") if "%" in text else text

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpc.metadata import MAX_METADATA_BYTES, STATUS_DETAILS_KEY, Metadata, normalize, read_headers, write_headers
+from rpc.metadata import (
+    MAX_METADATA_BYTES,
+    PAIR_COST,
+    STATUS_DETAILS_KEY,
+    Metadata,
+    normalize,
+    read_headers,
+    write_headers,
+)
 
 RESERVED = ("grpc-", "mesh-", "nats-")
 KEYS = st.text("abcxyz019_-.", min_size=1, max_size=12).filter(
@@ -70,10 +78,20 @@ def test_rich_errors_may_pass() -> None:
 
 
 def test_there_is_a_limit_for_all_together() -> None:
-    half = "x" * (MAX_METADATA_BYTES // 2 - 1)
+    half = "x" * (MAX_METADATA_BYTES // 2 - 1 - PAIR_COST)
     assert len(normalize([("a", half), ("b", half)])) == 2
     with pytest.raises(ValueError, match="over the limit"):
-        normalize([("a", half), ("b", half), ("c", "x")])
+        normalize([("a", half), ("b", half + "x")])
+
+
+def test_many_tiny_pairs_are_not_small() -> None:
+    with pytest.raises(ValueError, match="over the limit"):
+        normalize([("a", "")] * (MAX_METADATA_BYTES // (PAIR_COST + 1) + 1))
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\0", "caf\u00e9", "\ufffd"])
+def test_values_that_grpc_forbids_are_passed_over(value: str) -> None:
+    assert read_headers({"a": value, "b": "fine"}) == ((("b", "fine"),), ())
 
 
 def test_nothing_is_nothing() -> None:
