@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rpc._version import __version__
     from rpc.call import Call, Handler, Interceptor
     from rpc.channel import Channel
+    from rpc.client_calls.opened import OpenCall
     from rpc.connections import connect
     from rpc.deadline import parse_timeout
     from rpc.discovery.query import discover, fetch_schema
@@ -40,6 +41,7 @@ else:
         "Interceptor": "rpc.call",
         "Metadata": "rpc.metadata",
         "MethodInfo": "rpc.method",
+        "OpenCall": "rpc.client_calls.opened",
         "Refusal": "rpc.status",
         "Server": "rpc.server",
         "ServiceView": "rpc.discovery.watcher",
@@ -79,6 +81,7 @@ __all__ = [
     "Interceptor",
     "Metadata",
     "MethodInfo",
+    "OpenCall",
     "Refusal",
     "Server",
     "ServiceView",

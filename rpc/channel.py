@@ -16,7 +16,7 @@ from grpc import aio
 
 from rpc import telemetry
 from rpc.call import Call
-from rpc.client_calls import Deserializer, Serializer, check_credentials
+from rpc.client_calls import Deserializer, OpenCall, Serializer, check_credentials
 from rpc.connections import as_connection
 from rpc.deadline import current_deadline, earliest
 from rpc.metadata import normalize
@@ -105,12 +105,22 @@ class Channel(aio.Channel):
     # ---------------------------------------------------------------------------------------------- the call path
 
     async def invoke(self, call: Call) -> None:
-        """Carry one call of bytes, for gateways and proxies: no stub, no call object, no task of its own.
+        """Carry one unary call of bytes, for gateways and proxies: no stub, no call object, no task of its own.
 
         Raises ``StatusError``; the response and all metadata are on the call. Cancelling the awaiting task, or
         ``call.cancel()``, cancels the handler in the back-end.
         """
         await self.handler(call)
+
+    def open(self, call: Call) -> OpenCall:
+        """Return a call of bytes to be read and written message by message, for gateways and proxies; of any kind.
+
+        ``async with channel.open(call) as opened:`` starts it, and cancels what is not over at the end of the block::
+
+            while (message := await opened.read()) is not None: ...
+            call.trailing_metadata
+        """
+        return OpenCall(self.handler, call)
 
     async def _carry(self, call: Call) -> None:
         """The innermost Handler: the transport, started when it is needed first."""

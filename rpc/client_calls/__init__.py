@@ -9,6 +9,7 @@ from rpc.client_calls.intercepted import (
     Interception,
     RequestQueue,
 )
+from rpc.client_calls.opened import OpenCall
 from rpc.client_calls.streaming import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 from rpc.client_calls.unary import UnaryUnaryCall
 
@@ -19,6 +20,7 @@ __all__ = [
     "InterceptedUnaryStreamCall",
     "InterceptedUnaryUnaryCall",
     "Interception",
+    "OpenCall",
     "RequestQueue",
     "Serializer",
     "StreamStreamCall",

@@ -54,7 +54,7 @@ class Retry:
         try:
             await handler(call)
         except StatusError as error:
-            if error.code is not StatusCode.UNAVAILABLE or call.cancelled is not None:
+            if not _may_be_repeated(call, error):
                 raise
             await self._again(call, handler, error)
 
@@ -84,7 +84,7 @@ class Retry:
             try:
                 await handler(call)
             except StatusError as next_error:
-                if next_error.code is not StatusCode.UNAVAILABLE or call.cancelled is not None:
+                if not _may_be_repeated(call, next_error):
                     raise
                 error = next_error
             else:
@@ -114,3 +114,9 @@ class Retry:
         finally:
             timer.cancel()
             call.on_cancel(None)
+
+
+def _may_be_repeated(call: Call, error: StatusError) -> bool:
+    """Tell whether anything may be done about a failure; once a stream has begun, its messages are out of our hands."""
+    begun = call.stream is not None and not call.info.is_unary
+    return error.code is StatusCode.UNAVAILABLE and call.cancelled is None and not begun

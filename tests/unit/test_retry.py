@@ -171,3 +171,16 @@ async def test_the_budget_of_a_channel_bounds_repetitions(clock: FakeClock, monk
     backend.outcomes = [refused(), refused(), None]
     await clock.run(retry(Call(INFO), backend))
     assert len(backend.attempts) == before + 3
+
+
+async def test_a_stream_that_has_begun_is_never_sent_again() -> None:
+    class Begun(Backend):
+        async def __call__(self, call: Call) -> None:
+            call.stream = object()  # type: ignore[assignment]  # a back-end has accepted
+            await super().__call__(call)
+
+    backend = Begun(StatusError(StatusCode.UNAVAILABLE, "the back-end died"))
+    info = MethodInfo("test.v1.Test", "Do", server_streaming=True, idempotency=IdempotencyLevel.IDEMPOTENT)
+    with pytest.raises(StatusError):
+        await Retry()(Call(info), backend)
+    assert backend.attempts == [1]
