@@ -23,7 +23,7 @@ Deserializer = Callable[[bytes], Any]
 LOCALLY_CANCELLED = "Locally cancelled by application!"
 ALREADY_FINISHED = "RPC already finished."
 HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
-MIXED_STYLES = "Please don't mix two styles of API for streaming requests"
+MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 
 
 def aio_metadata(metadata: Metadata) -> aio.Metadata:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -35,7 +37,10 @@ class _Style(enum.Enum):
 
 
 class _StreamingCall(CallBase):
-    """A call with a stream in at least one direction; the stream is there once a back-end has accepted."""
+    """A call with a stream in at least one direction; the stream is there once a back-end has accepted.
+
+    The task that carries the call knows it by a weak reference only: a call that its owner has forgotten is cancelled.
+    """
 
     def __init__(
         self,
@@ -52,29 +57,28 @@ class _StreamingCall(CallBase):
         self._error = None
         self._locally_cancelled = False
         self._response: Any = None
-        self._stream: asyncio.Future[MessageStream] = loop.create_future()
-        call.on_stream = self._on_stream
-        self._task = loop.create_task(self._run(handler))
-        self._task.add_done_callback(lambda _task: self._stream.cancel())
+        self._stream = stream = loop.create_future()
+        call.on_stream = partial(_resolve, stream)
+        self._task = loop.create_task(_run(handler, call, weakref.ref(self)))
+        self._task.add_done_callback(lambda _task: stream.cancel())
 
-    def _on_stream(self, stream: MessageStream) -> None:
-        if not self._stream.done():
-            self._stream.set_result(stream)
+    def __del__(self) -> None:
+        # Whoever collects garbage may do it in another thread.
+        if not self._task.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
-    async def _run(self, handler: Handler) -> None:
-        call = self._call
+    def _ended(self, error: StatusError | asyncio.CancelledError | None) -> None:
+        """Take in how the call ended; called once."""
         try:
-            await self._carry(handler)
-            if not call.info.server_streaming:
-                self._response = convert(self._deserializer, call.response, "deserializing response")
-        except StatusError as error:
-            self._ended_with(error)
-        except asyncio.CancelledError:
-            self._locally_cancelled = True
-            self._error = StatusError(StatusCode.CANCELLED, LOCALLY_CANCELLED)
-
-    async def _carry(self, handler: Handler) -> None:
-        await handler(self._call)
+            if isinstance(error, asyncio.CancelledError):
+                self._locally_cancelled = True
+                self._error = StatusError(StatusCode.CANCELLED, LOCALLY_CANCELLED)
+            elif error is not None:
+                self._ended_with(error)
+            elif not self._call.info.server_streaming:
+                self._response = convert(self._deserializer, self._call.response, "deserializing response")
+        except StatusError as failure:
+            self._ended_with(failure)
 
     async def _accepted(self) -> MessageStream | None:
         """Wait until a back-end has the call; None when it ended before."""
@@ -97,21 +101,48 @@ class _StreamingCall(CallBase):
             self._raise_error()
 
 
+async def _run(handler: Handler, call: Call, owner: weakref.ref[_StreamingCall]) -> None:
+    error: StatusError | asyncio.CancelledError | None = None
+    try:
+        await handler(call)
+    except (StatusError, asyncio.CancelledError) as failure:
+        error = failure
+    if (call_object := owner()) is not None:
+        call_object._ended(error)  # noqa: SLF001 - it is the object's own task
+
+
+def _resolve(future: asyncio.Future[MessageStream], stream: MessageStream) -> None:
+    if not future.done():
+        future.set_result(stream)
+
+
 class _Responses(_StreamingCall):
     """The half of a call that reads a stream of responses."""
 
     _style = _Style.UNKNOWN
-    _iterator: AsyncIterator[Any] | None = None
+    _iterated = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         self._use(_Style.ITERATOR)
-        if self._iterator is None:
-            self._iterator = self._iterate()
-        return self._iterator
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._iterated:
+            raise StopAsyncIteration
+        try:
+            message = await self._read()
+        except BaseException:
+            self._iterated = True
+            raise
+        if message is aio.EOF:
+            self._iterated = True
+            raise StopAsyncIteration
+        return message
 
     async def read(self) -> Any:
         """Return the next response, or ``grpc.aio.EOF`` after the last. Raises ``AioRpcError``."""
-        self._use(_Style.READER_WRITER)
+        if not self.done():
+            self._use(_Style.READER_WRITER)
         return await self._read()
 
     def _use(self, style: _Style) -> None:
@@ -119,10 +150,6 @@ class _Responses(_StreamingCall):
             self._style = style
         elif self._style is not style:
             raise aio.UsageError(MIXED_STYLES)
-
-    async def _iterate(self) -> AsyncIterator[Any]:
-        while (message := await self._read()) is not aio.EOF:
-            yield message
 
     async def _read(self) -> Any:
         try:
@@ -154,12 +181,8 @@ class _Requests(_StreamingCall):
     def start_requests(self, request_iterator: AsyncIterable[Any] | Iterable[Any] | None) -> None:
         """Send what the iterator gives; without one, ``write`` and ``done_writing`` are used."""
         if request_iterator is not None:
-            self._poller = self._loop.create_task(self._consume(request_iterator))
-            self._task.add_done_callback(self._stop_poller)
-
-    def _stop_poller(self, _task: object) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
+            self._poller = poller = self._loop.create_task(self._consume(request_iterator))
+            self._task.add_done_callback(lambda _task: poller.cancel())
 
     async def _consume(self, requests: AsyncIterable[Any] | Iterable[Any]) -> None:
         try:
@@ -236,12 +259,11 @@ class UnaryStreamCall(_Responses, aio.UnaryStreamCall[Any, Any]):
         loop: asyncio.AbstractEventLoop,
         request: Any,
     ) -> None:
-        self._request = request
-        super().__init__(handler, call, serializer, deserializer, loop)
+        async def carry(call: Call) -> None:
+            call.request = convert(serializer, request, "serializing request")
+            await handler(call)
 
-    async def _carry(self, handler: Handler) -> None:
-        self._call.request = convert(self._serializer, self._request, "serializing request")
-        await handler(self._call)
+        super().__init__(carry, call, serializer, deserializer, loop)
 
 
 class StreamUnaryCall(_Requests, aio.StreamUnaryCall[Any, Any]):

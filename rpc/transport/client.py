@@ -54,6 +54,17 @@ class _Pending:
         """What a roll call says of it: its token, and the number of packets that were sent."""
         return self.token if self.stream is None else f"{self.token} {self.stream.packets_sent}"
 
+    @property
+    def is_with_backend(self) -> bool:
+        """Tell whether the back-end that accepted the call has not ended it yet."""
+        return self.stream is None or not self.stream.ended.done()
+
+    def cancel(self, error: StatusError) -> None:
+        """End the wait and drop what came: the caller does not want it any more."""
+        self.fail(error)
+        if self.stream is not None:
+            self.stream.discard(error)
+
     def fail(self, error: StatusError) -> None:
         """End the wait with an error."""
         if self.reply is not None and not self.reply.done():
@@ -144,7 +155,7 @@ class ClientTransport:
         token = str(self._sequence)
         now = self._loop.time()
         pending = _Pending(call, token, now)
-        call.on_cancel(pending.fail)
+        call.on_cancel(pending.cancel)
         self._pending[token] = pending
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep)
@@ -206,6 +217,7 @@ class ClientTransport:
         )
         if call.info.server_streaming:
             await self._end_of(call, stream)
+            await stream.all_read()  # As in gRPC: a call that went well is not over before its last response was read.
         else:
             await self._last_response(call, stream)
 
@@ -360,7 +372,7 @@ class ClientTransport:
         for pending in list(self._pending.values()):
             age = now - pending.since
             if pending.instance:
-                if age > rollcall.INTERVAL:
+                if age > rollcall.INTERVAL and pending.is_with_backend:
                     held.setdefault(pending.instance, []).append(pending.roll_entry)
             elif age > self._silence_limit:
                 pending.fail(StatusError(StatusCode.UNAVAILABLE, "no back-end answered or accepted the call in time"))

@@ -75,6 +75,8 @@ class Stream:
         self._inbound: deque[MessageReceived] = deque()
         self._no_more = False
         self._readable = asyncio.Event()
+        self._all_read = asyncio.Event()
+        self._discarded: StatusError | None = None
         self._writable = asyncio.Event()
         self._reads = 0
         self._flush_scheduled = False
@@ -160,6 +162,8 @@ class Stream:
             self._reads = 0
             await self._readable.wait()
         event = self._inbound.popleft()
+        if not self._inbound:
+            self._all_read.set()
         self._machine.consumed(event.cost)
         if self._machine.has_credit_to_give:
             self._schedule_flush()
@@ -169,7 +173,25 @@ class Stream:
             return gunzip(event.data, self._max_message)
         except StatusError as error:
             self.fail(error, tell=True)
+            self.discard(error)
             raise
+
+    async def all_read(self) -> None:
+        """Return once the application has read what came; to be awaited after the end.
+
+        Raises ``StatusError`` when it will not any more, see ``discard``.
+        """
+        while self._inbound:
+            self._all_read.clear()
+            await self._all_read.wait()
+        if self._discarded is not None:
+            raise self._discarded
+
+    def discard(self, error: StatusError) -> None:
+        """Drop what came and was not read: the application is not interested any more, for this reason."""
+        self._inbound.clear()
+        self._discarded = error
+        self._all_read.set()
 
     # -------------------------------------------------------------------------------------------------- sending
 
