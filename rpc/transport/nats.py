@@ -56,7 +56,15 @@ def _without_credentials(url: str) -> str:
 
 
 class _Client(Client):
-    """nats-py's client, whose read loop survives what others send."""
+    """nats-py's client, with two of its internals mended: its public API gives no hold on them."""
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes PING at once, past the commands that it gathers for its next write: the PONG would say nothing
+        # of the UNSUB, SUB or PUB before it, and a drained subscription would lose what came between the two.
+        if self._pending and self._transport is not None:
+            commands, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(commands)
+        await super()._send_ping(future)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         # The server lets any bytes pass as subject, reply subject and headers. nats-py decodes them unguarded, and an

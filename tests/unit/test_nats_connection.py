@@ -1,0 +1,84 @@
+"""What our connection says to a NATS server, word by word, and what it makes of the answers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+import rpc
+from tests.integration.processes import until
+
+
+class Recorder:
+    """Speaks as much of the NATS protocol as a client needs, and notes the commands it gets."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": "2.15.0", "max_payload": 1024, "headers": True, "proto": 1}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        while line := (await reader.readline()).decode().strip():
+            verb, *rest = line.split(" ")
+            if verb in ("PUB", "HPUB"):
+                await reader.readexactly(int(rest[-1]) + 2)
+            if verb == "PING":
+                writer.write(b"PONG\r\n")
+            self.commands.append(line)
+        writer.close()
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    recorder = Recorder()
+    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+    recorder.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield recorder
+    server.close()
+
+
+async def test_a_flush_is_a_fence_behind_all_that_was_said_before(recorder: Recorder) -> None:
+    """A server that answers PING has seen the subscription; one that starts is reachable when ``start`` returns."""
+    connection = await rpc.connect(recorder.url)
+    recorder.commands.clear()
+    for number in range(5):
+        await connection.subscribe(f"s.{number}", lambda message: None, queue="q")
+        await connection.publish(f"p.{number}", b"x")
+    await connection.flush()
+    assert recorder.commands.index("PING") == 10
+    assert [command.split(" ")[0] for command in recorder.commands[:10]] == ["SUB", "PUB"] * 5
+    await connection.close()
+
+
+async def test_a_drain_lets_everything_arrive_that_the_server_sends_before_it_knows(recorder: Recorder) -> None:
+    connection = await rpc.connect(recorder.url)
+    subscription = await connection.subscribe("s", lambda message: None)
+    await connection.flush()
+    recorder.commands.clear()
+    await subscription.drain()
+    assert [command.split(" ")[0] for command in recorder.commands] == ["UNSUB", "PING"]
+    await connection.close()
+
+
+async def test_the_last_publish_before_close_is_sent(recorder: Recorder) -> None:
+    connection = await rpc.connect(recorder.url)
+    await connection.publish("last", b"word")
+    await connection.close()
+    await until(lambda: any(command.startswith("PUB last") for command in recorder.commands))
+
+
+async def test_messages_over_the_servers_limit_never_reach_it(recorder: Recorder) -> None:
+    connection = await rpc.connect(recorder.url)
+    assert connection.max_payload == 1024
+    with pytest.raises(ValueError, match="larger than the broker takes"):
+        await connection.publish("a", bytes(1025))
+    with pytest.raises(ValueError, match="larger than the broker takes"):
+        await connection.publish("a", bytes(900), headers={"name": "x" * 200})
+    for subject in ("", "a b", "a\r\nPUB b 0"):
+        with pytest.raises(ValueError, match="cannot publish"):
+            await connection.publish(subject, b"")
+    await connection.flush()
+    assert not [command for command in recorder.commands if command.startswith(("PUB", "HPUB"))]
+    await connection.close()
