@@ -105,8 +105,9 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
 
     async def send_initial_metadata(self, initial_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
         """Send the initial metadata; once only. A call of one message each way carries it in its reply."""
+        self._check_running()
         if self._initial_sent:
-            raise RuntimeError("Send initial metadata failed: already sent")
+            raise aio.UsageError("Send initial metadata failed: already sent")
         self._initial_sent = True
         self._call.initial_metadata = normalize(initial_metadata)
         if self._call.stream is not None:
@@ -183,6 +184,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Return the next request, or ``grpc.aio.EOF`` after the last."""
         if not self._call.info.client_streaming:
             raise aio.UsageError("a unary request is an argument of the method; there is no stream to read")
+        self._check_running()
         message = await self.next_request()
         return aio.EOF if message is None else message
 
@@ -190,9 +192,15 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Send a response; returns when the caller has room for it."""
         if not self._call.info.server_streaming:
             raise aio.UsageError("a unary response is returned by the method; there is no stream to write")
-        if self._done:
-            raise aio.UsageError("the call is over")
+        self._check_running()
         await self._call.send(self._codec.encode(message))
+
+    def _check_running(self) -> None:
+        """Raise what ``abort`` raised, for those who swallowed it, or that the call is over."""
+        if self.aborted is not None:
+            raise self.aborted
+        if self._done:
+            raise aio.UsageError("RPC already finished.")
 
     # --------------------------------------------------------------------------------------------- how it ends
 

@@ -230,11 +230,11 @@ class Stream:
             self._schedule_flush()
             return
         await self.flush()
-        await asyncio.sleep(
-            0
-        )  # It need not have suspended; others have their turn now, the socket's writer among them.
-        while not self._machine.is_drained:
+        await asyncio.sleep(0)  # It need not have suspended; others have their turn now, the socket's writer too.
+        while True:
             self._check_open()
+            if self._machine.is_drained:
+                return
             self._writable.clear()
             await self._writable.wait()
 

@@ -27,6 +27,10 @@ class Mesh(ABC):
     shows_exceptions = False
     """Whether callers see the text of an exception that a handler did not mean for them; natsmesh hides it."""
 
+    tells_writers_why = True
+    """Whether a call that the server ends while the client writes ends with the server's status; in grpc.aio it often
+    ends with INTERNAL instead."""
+
     def __init__(self) -> None:
         self._servers: list[aio.Server] = []
         self._channels: list[aio.Channel] = []
@@ -84,6 +88,7 @@ class GrpcMesh(Mesh):
     """grpc.aio: a TCP port."""
 
     shows_exceptions = True
+    tells_writers_why = False
 
     def __init__(self) -> None:
         super().__init__()
