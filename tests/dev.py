@@ -32,7 +32,7 @@ class Dev:
         """Execute a block of the README in a folder, as a reader would, and return what it prints; it must succeed."""
         text = snippet.text.replace("localhost:8080", self.gateway)
         if shutil.which("curl") is None:
-            text = re.sub(r"^curl ", f"python {CURL} ", text, flags=re.MULTILINE)
+            text = re.sub(r"^curl ", f"python '{CURL}' ", text, flags=re.MULTILINE)
         command = ["python", "-c", text] if snippet.language == "python" else ["sh", "-e", "-c", text]
         result = subprocess.run(
             command, cwd=folder, env=self.environment, capture_output=True, text=True, check=False, timeout=30

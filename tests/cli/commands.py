@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 SECONDS = 20.0
 """More than anything here takes, even on a busy machine."""
 
@@ -26,17 +28,16 @@ def until(condition: Callable[[], object], what: str = "", seconds: float = SECO
 
 def is_alive(pid: int) -> bool:
     """Whether a process does something: it exists and is no zombie."""
-    with contextlib.suppress(OSError):
-        result = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return result.returncode == 0 and not result.stdout.strip().startswith("Z")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def children(pid: int) -> list[int]:
     """The process ids of the children of a process."""
-    result = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = [line.split() for line in result.stdout.splitlines()]
-    return [int(child) for child, parent in pairs if int(parent) == pid]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []
 
 
 def free_port() -> int:

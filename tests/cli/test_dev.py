@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.cli.commands import Command, Commands, children, closing, free_port, is_alive, until
@@ -72,11 +72,8 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 
 def test_starts_everything_shows_what_to_call_and_leaves_nothing_behind(commands: Commands) -> None:
     dev = Dev(commands).up()
-    hint = dev.command.says(rf"^    (curl localhost:{dev.port}/v1/prices/thing)$")[1]
-    answer = subprocess.run(
-        [*hint.replace("/thing", "/apple").split(), "-s"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(answer.stdout) == {"cents": 30}
+    dev.command.says(rf"^    curl localhost:{dev.port}/v1/prices/thing$")
+    assert dev.get("/v1/prices/apple") == (200, {"cents": 30})
     assert (
         commands.run("list", NATS_URL=f"nats://127.0.0.1:{dev.nats_port}")
         .stdout.splitlines()[1]
@@ -222,10 +219,9 @@ def test_a_service_that_is_new_is_started_and_one_that_is_gone_is_stopped(comman
 
 def test_a_killed_service_and_a_killed_broker_come_back(commands: Commands) -> None:
     dev = Dev(commands).up()
-    result = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-    ours = [line.split(None, 2) for line in result.stdout.splitlines() if f" {dev.command.pid} " in line]
-    service = next(int(pid) for pid, _, args in ours if "serve services.shop" in args)
-    broker = next(int(pid) for pid, _, args in ours if "nats-server --config" in args)
+    ours = {child.pid: " ".join(child.cmdline()) for child in psutil.Process(dev.command.pid).children()}
+    service = next(pid for pid, command in ours.items() if "serve services.shop" in command)
+    broker = next(pid for pid, command in ours.items() if "nats-server --config" in command)
     os.kill(service, signal.SIGKILL)
     dev.command.says(rf"shop \(process {service}\) died: ended by SIGKILL")
     until(lambda: dev.get("/v1/prices/apple") == (200, {"cents": 30}), "the service is back")

@@ -2,11 +2,11 @@
 
 import asyncio
 import gzip
+import os
 import queue
 import secrets
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -328,7 +328,7 @@ def test_a_worker_that_dies_is_replaced(servicer: Servicer, start: Callable[...,
     gateway = start(workers=2)
     wait_for(lambda: gateway.log.count("Started server process") == 2, seconds=20)
     pid = int(gateway.log.partition("Started server process [")[2].partition("]")[0])
-    subprocess.run(["kill", "-9", str(pid)], check=True)
+    os.kill(pid, signal.SIGKILL)
     wait_for(lambda: gateway.log.count("Started server process") == 3, seconds=20)
     gateway.wait_ready()
     assert httpx.get(f"{gateway.url}/served/x").json() == {"name": "x"}
