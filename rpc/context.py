@@ -25,6 +25,17 @@ class AbortedError(StatusError, aio.AbortError):
     """Raised by ``context.abort``: ends the handler; the status counts even when somebody swallows the exception."""
 
 
+class HandlerMetadataError(ValueError):
+    """A handler wants to send metadata that gRPC forbids: INTERNAL to the caller, as in grpc.aio."""
+
+
+def _sendable(metadata: Iterable[tuple[str, MetadataValue]]) -> Metadata:
+    try:
+        return normalize(metadata)
+    except ValueError as error:
+        raise HandlerMetadataError(str(error)) from None
+
+
 class Codec:
     """The messages of one method: bytes to objects and back. A failure is UNKNOWN, as in grpc.aio."""
 
@@ -109,13 +120,13 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         if self._initial_sent:
             raise aio.UsageError("Send initial metadata failed: already sent")
         self._initial_sent = True
-        self._call.initial_metadata = normalize(initial_metadata)
+        self._call.initial_metadata = _sendable(initial_metadata)
         if self._call.stream is not None:
             self._call.stream.send_headers(self._call.initial_metadata)
 
     def set_trailing_metadata(self, trailing_metadata: Iterable[tuple[str, MetadataValue]]) -> None:
         """Set the metadata that is sent with the status."""
-        self._call.trailing_metadata = normalize(trailing_metadata)
+        self._call.trailing_metadata = _sendable(trailing_metadata)
 
     def trailing_metadata(self) -> Metadata:  # type: ignore[override]  # what grpc.aio really returns
         """Return what ``set_trailing_metadata`` was given."""
@@ -153,7 +164,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
             logger.error("context.abort() was called with OK; the caller is told UNKNOWN")
             code, details = StatusCode.UNKNOWN, ""
         if trailing_metadata:
-            self._call.trailing_metadata = normalize(trailing_metadata)
+            self._call.trailing_metadata = _sendable(trailing_metadata)
         self._code, self._details = code, details or self._details
         self.aborted = AbortedError(code, self._details)
         raise self.aborted
@@ -193,6 +204,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         if not self._call.info.server_streaming:
             raise aio.UsageError("a unary response is returned by the method; there is no stream to write")
         self._check_running()
+        self._initial_sent = True
         await self._call.send(self._codec.encode(message))
 
     def _check_running(self) -> None:

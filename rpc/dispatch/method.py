@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from rpc.call import Call, Handler
-from rpc.context import Codec, ServicerContext
+from rpc.context import Codec, HandlerMetadataError, ServicerContext
 from rpc.deadline import current_deadline
 from rpc.dispatch.threads import Behavior, in_thread, responses_in_thread
 from rpc.method import MethodInfo
@@ -116,6 +116,8 @@ def _status_of(error: Exception, context: ServicerContext, info: MethodInfo) -> 
     if context.aborted is not None:
         return context.aborted
     logger.error("unexpected exception in %s", info.full_name, exc_info=error)
+    if isinstance(error, HandlerMetadataError):
+        return StatusError(StatusCode.INTERNAL, f"{info.full_name} gave metadata that cannot be sent")
     code = context.code()
     if code is not None and code is not StatusCode.OK:
         return StatusError(code, context.details())
