@@ -21,7 +21,7 @@ run: $(INSTALLED) $(GENERATED) ## start broker, gateway and the reference servic
 	@$(BIN)/natsmesh dev $(ARGS)
 
 .PHONY: test
-test: lint types test-unit ## everything that must pass: lint, types, tests
+test: lint types test-unit test-wire ## everything that must pass: lint, types, tests
 
 .PHONY: lint
 lint: $(INSTALLED) $(GENERATED) ## ruff, formatting, layers, buf
@@ -38,6 +38,11 @@ types: $(INSTALLED) $(GENERATED) ## mypy, strict
 .PHONY: test-unit
 test-unit: $(INSTALLED) $(GENERATED) ## pytest (ARGS='tests/gateway -k json')
 	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-wire
+test-wire: $(INSTALLED) $(GENERATED) ## pytest with coverage: every branch of the wire protocol is tested
+	$(BIN)/coverage run -m pytest -q tests/wire tests/unit/test_envelope.py
+	$(BIN)/coverage report
 
 .PHONY: test-node
 test-node: $(INSTALLED) $(GENERATED) ## pytest, what needs Node and npm: the back-end in another language
