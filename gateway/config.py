@@ -40,6 +40,12 @@ class Config:
     max_timeout: float = 600.0
     """The longest deadline that a client can ask for."""
 
+    stream_timeout: float | None = None
+    """The longest that a stream may last, whatever its client asks for; None: as long as both ends want it to."""
+
+    heartbeat: float = 15.0
+    """Server-sent events: a comment is sent when nothing else was for so long, lest somebody takes us for dead."""
+
     max_body: int = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
@@ -48,6 +54,9 @@ class Config:
 
     body_patience: float = 20.0
     """A body of which no part arrives for so long (up to twice that) is refused with 408."""
+
+    write_patience: float = 60.0
+    """A client that takes nothing of its response for so long is cut off."""
 
     keep_alive: float = 75.0
     """An idle connection is closed after it."""
@@ -75,9 +84,11 @@ class Config:
             raise ConfigError(f"port {self.port}: choose one from 1 to 65535, or 0 for a free one")
         if self.workers < 1:
             raise ConfigError(f"workers {self.workers}: at least 1 is needed")
-        for name in ("timeout", "max_timeout", "body_patience", "keep_alive"):
+        for name in ("timeout", "max_timeout", "heartbeat", "body_patience", "write_patience", "keep_alive"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")
+        if self.stream_timeout is not None and not self.stream_timeout > 0:
+            raise ConfigError(f"stream_timeout {self.stream_timeout}: must be more than 0 seconds, or None")
         if self.grace < 0:
             raise ConfigError(f"grace {self.grace}: must not be negative")
         for name in self.forward_headers:

@@ -7,7 +7,9 @@ most calls do. So only calls that last are watched.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, Final
 
 from gateway.aging import Aging
 from gateway.body import Receive
@@ -15,6 +17,10 @@ from rpc import Call, StatusCode
 
 INTERVAL = 0.05
 """Seconds; a call is watched when it is once to twice as old."""
+
+ON_DISCONNECT: Final = "natsmesh.on_disconnect"
+"""Where our own server puts, in a scope's ``state``, a function that takes what is to be called when the client hangs
+up (None: nothing any more). Whoever does not read the request just now hears of it by no other way."""
 
 
 class HangupWatch:
@@ -59,3 +65,10 @@ async def _watch(call: Call, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass  # A body that nobody asked for.
     call.cancel(StatusCode.CANCELLED, "the HTTP client hung up")
+
+
+def on_disconnect(scope: dict[str, Any], callback: Callable[[], object] | None) -> None:
+    """Have ``callback`` called when the client hangs up, if the server can tell; None calls it off."""
+    register = scope.get("state", {}).get(ON_DISCONNECT)
+    if register is not None:
+        register(callback)

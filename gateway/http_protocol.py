@@ -1,20 +1,44 @@
-"""uvicorn's HTTP protocols, less a sharp edge.
+"""uvicorn's HTTP protocols, less some sharp edges.
 
 uvicorn 0.54 decodes paths as ASCII where it does not expect to fail: a byte beyond it ends in the event loop's
 exception handler, with a traceback in the log for whoever cares to send one. Here it is a malformed request like any
-other.
+other. And a client that does not take its answer is waited for without end: here it is given up.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import zttp
+from uvicorn.config import Config
 from uvicorn.protocols.http.auto_zttp_impl import AutoZttpProtocol
-from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 from uvicorn.protocols.http.zttp_impl import ZttpProtocol
+from uvicorn.server import ServerState
+
+from gateway.hangup import ON_DISCONNECT
+from gateway.http2 import Http2Protocol
+from gateway.patience import WritePatience
 
 
 class Http1Protocol(ZttpProtocol):
     """One HTTP/1.1 connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        # Each request's scope gets a copy: the way to tell a request of its client's end without a task that waits.
+        super().__init__(config, server_state, {**app_state, ON_DISCONNECT: self._call_on_disconnect}, _loop)
+        self._patience = WritePatience(config, self.loop)
+        self._on_disconnect: Callable[[], None] | None = None
+
+    def _call_on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        self._on_disconnect = callback
 
     def handle_events(self, event: zttp.Event) -> None:
         """Act on what the client sent."""
@@ -23,17 +47,22 @@ class Http1Protocol(ZttpProtocol):
         except UnicodeDecodeError:
             self.handle_remote_protocol_error()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is under way."""
+        super().connection_lost(exc)
+        self._patience.stop()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
-class Http2Protocol(ZttpH2Protocol):
-    """One HTTP/2 connection."""
+    def pause_writing(self) -> None:
+        """The client takes less than we send."""
+        super().pause_writing()
+        self._patience.start(self.transport)
 
-    def handle_events(self) -> None:
-        """Act on what the client sent."""
-        try:
-            super().handle_events()
-        except UnicodeDecodeError:
-            self.logger.warning("Invalid HTTP/2 request received: the path is not ASCII")
-            self.transport.close()
+    def resume_writing(self) -> None:
+        """The client has taken enough of it."""
+        super().resume_writing()
+        self._patience.stop()
 
 
 class HttpProtocol(AutoZttpProtocol):

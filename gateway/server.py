@@ -23,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from gateway.app import Gateway
 from gateway.config import Config
 from gateway.http_protocol import HttpProtocol
+from gateway.patience import PatientConfig
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _why_not(error: OSError, config: Config) -> str:
 
 def server_config(config: Config, before_start: Callable[[], None] | None) -> uvicorn.Config:
     """Return how uvicorn is to serve a gateway."""
-    return uvicorn.Config(
+    return PatientConfig(
         partial(_application, config, before_start),
         factory=True,
         host=config.host,
@@ -97,6 +98,7 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
         backlog=BACKLOG,
         timeout_keep_alive=max(1, round(config.keep_alive)),
         timeout_graceful_shutdown=max(1, round(config.grace)),
+        write_patience=config.write_patience,
     )
 
 
