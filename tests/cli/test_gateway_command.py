@@ -29,7 +29,7 @@ def test_serves_the_mesh_and_stops(commands: Commands, workers: str) -> None:
     until(lambda: price(port) == {"cents": 30}, "the gateway has learned the service")
     started = children(gateway.pid)
     assert gateway.stop(signal.SIGTERM) == 0
-    assert not [pid for pid in started if is_alive(pid)]
+    until(lambda: not [pid for pid in started if is_alive(pid)], "multiprocessing's resource tracker, too, is gone")
     assert "Traceback" not in gateway.output
 
 
