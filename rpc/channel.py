@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
@@ -199,7 +200,7 @@ class Channel(aio.Channel):
         if self._closed:
             raise aio.UsageError("Channel is closed.")
         deadline = current_deadline.get()
-        if timeout is not None:
+        if timeout is not None and timeout != math.inf:
             deadline = earliest(deadline, self.loop.time() + timeout)
         call = Call(
             info,

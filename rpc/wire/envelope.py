@@ -136,7 +136,10 @@ def read_reply(headers: Mapping[str, str]) -> Reply:
         msg = f"malformed grpc-status: {text[:32]!r}"
         raise ProtocolError(msg)
     if int(text) == 0:
-        return Reply(initial, trailing, None, _is_compressed(headers))
+        encoding = headers.get(ENCODING, "identity")
+        if encoding not in (GZIP, "identity"):
+            raise ProtocolError(f"unknown message encoding {encoding[:32]!r}")
+        return Reply(initial, trailing, None, encoding == GZIP)
     details = decode_message(headers.get(MESSAGE, ""))
     refused = headers.get(REFUSED)
     error = Refusal(details, refused) if refused else StatusError(code_from_number(int(text)), details)
