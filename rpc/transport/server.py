@@ -397,7 +397,7 @@ class ServerTransport:
                 entry = token if held.stream is None else f"{token} {held.stream.packets_sent}"
                 waiting.setdefault(inbox, []).append(entry)
         for inbox in self._roll.sweep(now, waiting):
-            self._cancel_all_of(inbox, self._tokens_of(inbox), "the caller fell silent")
+            self._cancel_all_of(inbox, self._tokens_of(inbox), StatusCode.UNAVAILABLE, "the caller fell silent")
         self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep) if self._held else None
 
     def _ask(self, inbox: str, tokens: list[str]) -> None:
@@ -417,20 +417,20 @@ class ServerTransport:
         headers = message.headers
         if headers is not None:
             if headers.get(envelope.NATS_STATUS) == envelope.NO_RESPONDERS:
-                self._cancel_all_of(inbox, self._tokens_of(inbox), "the caller is gone")
+                self._cancel_all_of(inbox, self._tokens_of(inbox), StatusCode.UNAVAILABLE, "the caller is gone")
             return
         self._roll.heard(inbox)
         tokens = [token for token, _ in rollcall.decode_calls(message.data)]
-        self._cancel_all_of(inbox, tokens, "the caller does not wait any more")
+        self._cancel_all_of(inbox, tokens, StatusCode.CANCELLED, "the caller does not wait any more")
 
     def _tokens_of(self, inbox: str) -> list[str]:
         return [reply.rpartition(".")[2] for reply in self._held if reply.rpartition(".")[0] == inbox]
 
-    def _cancel_all_of(self, inbox: str, tokens: list[str], why: str) -> None:
+    def _cancel_all_of(self, inbox: str, tokens: list[str], code: StatusCode, why: str) -> None:
         for token in tokens:
             held = self._held.get(f"{inbox}.{token}")
             if held is not None:
-                held.call.cancel(StatusCode.CANCELLED, why)
+                held.call.cancel(code, why)
 
     def _answer_roll_call(self, message: Message) -> None:
         if message.reply:
