@@ -195,7 +195,8 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Return the next request, or ``grpc.aio.EOF`` after the last."""
         if not self._call.info.client_streaming:
             raise aio.UsageError("a unary request is an argument of the method; there is no stream to read")
-        self._check_running()
+        if self.aborted is not None:
+            raise self.aborted
         message = await self.next_request()
         return aio.EOF if message is None else message
 
@@ -211,7 +212,7 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         """Raise what ``abort`` raised, for those who swallowed it, or that the call is over."""
         if self.aborted is not None:
             raise self.aborted
-        if self._done:
+        if self.done():
             raise aio.UsageError("RPC already finished.")
 
     # --------------------------------------------------------------------------------------------- how it ends

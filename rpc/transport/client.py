@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 MAX_ABANDONED = 4096
 """Calls that were given up before anyone accepted them, remembered so that they can still be cancelled."""
 
+LAST_CANCELLATIONS = 0.1
+"""Seconds that a channel that closes waits at most for the back-ends that have just taken its calls to say so: they are
+to be told that the calls are cancelled. (Those that do not hear of it find out by roll calls.)"""
+
 DEFAULT_MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes that one received message may have, as in gRPC (``grpc.max_receive_message_length``)."""
 
@@ -129,7 +133,10 @@ class ClientTransport:
             self._sweeper.cancel()
         for pending in list(self._pending.values()):
             pending.call.cancel(details="the channel was closed")
-        await asyncio.sleep(0)  # Those who waited see it now, and have cancellations sent.
+        until = self._loop.time() + LAST_CANCELLATIONS
+        # Those who waited see it now, and have cancellations sent.
+        while (self._pending or self._abandoned) and self._loop.time() < until:  # noqa: ASYNC110 - costs calls nothing
+            await asyncio.sleep(0.001)
         await self._tasks.wait(1.0)
         await self._tasks.close()
         if self._subscription is not None:
