@@ -174,7 +174,9 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         self.abort_now(status.code, status.details, status.trailing_metadata)
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compress the messages that this call sends from now on (gzip), or stop it."""
+        """Compress the messages that this call sends (gzip), or not, whatever the server's default is."""
+        if self._initial_sent:
+            raise RuntimeError("Compression setting must be specified before sending initial metadata")
         self._call.compress = compression is not grpc.Compression.NoCompression
         if self._call.stream is not None:
             self._call.stream.compress = self._call.compress

@@ -51,9 +51,10 @@ class Mesh(ABC):
         self,
         interceptors: Sequence[aio.ClientInterceptor] | None = None,
         options: Sequence[tuple[str, Any]] = (),
+        compression: grpc.Compression | None = None,
     ) -> aio.Channel:
         """A channel to the test's server, which may not be there yet; closed when the test ends."""
-        channel = self._make_channel(interceptors=interceptors, options=options)
+        channel = self._make_channel(interceptors=interceptors, options=options, compression=compression)
         self._channels.append(channel)
         return channel
 
