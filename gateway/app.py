@@ -19,7 +19,8 @@ from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
 from gateway.headers import new_request_id
 from gateway.operations import OperationRoute, healthz, metrics, readyz
-from gateway.rest import rest_routes
+from gateway.rest_routes import rest_routes
+from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error
@@ -172,7 +173,7 @@ class Gateway:
         found = table.find(method, path)
         if found is None and method == "HEAD":
             # As GET, only that the server sends no body with it (RFC 9110, 9.3.2).
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", IS_HEAD: True}
             found = table.find("GET", path)
         if found is not None:
             route, segments = found

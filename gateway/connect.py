@@ -10,11 +10,12 @@ Source: https://connectrpc.com/docs/protocol, "Unary-Request".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.body import Receive
-from gateway.connect_endpoints import connect_app
+from gateway.connect_endpoints import ConnectApp, connect_app
 from gateway.errors import BadRequest, HttpError, connect_error
 from gateway.headers import RequestHead
 from gateway.json_codec import json_decoder, json_encoder
@@ -47,7 +48,7 @@ class ConnectRoute:
         "template",
     )
 
-    def __init__(self, method: Method, schema: Schema, server: UnaryServer, fallback: AsgiApp, stats: Stats) -> None:
+    def __init__(self, method: Method, schema: Schema, server: UnaryServer, fallback: ConnectApp, stats: Stats) -> None:
         self.info = method.info
         self.http_method = "POST"
         self.template = literal_template(method.info.path)
@@ -68,19 +69,19 @@ class ConnectRoute:
         """Answer one request."""
         return self._server.serve(self, scope, receive, send, segments)
 
-    def other_way(self, head: RequestHead) -> AsgiApp | None:
+    def other_way(self, head: RequestHead, segments: list[bytes]) -> AsgiApp | None:
         """Plain requests are of a content type that is known here, and not compressed."""
         if head.content_type in self._codecs:
             if not head.content_encoding or head.content_encoding == b"identity":
                 return None
-            return self._fallback
+            return partial(self._fallback, head)
         if head.content_type.lower().startswith(_ELSEWHERE):
-            return self._fallback
+            return partial(self._fallback, head)
         # Capitals, spaces, quotes: whoever writes it unusually may wait for one normalisation.
         normalized = _normalized(head.content_type)
         if normalized != head.content_type and normalized in self._codecs:
             head.content_type = normalized
-            return self.other_way(head)
+            return self.other_way(head, segments)
         raise HttpError(
             StatusCode.INVALID_ARGUMENT,
             f"content-type {head.content_type[:100]!r} is not supported here: "
@@ -111,7 +112,7 @@ class FallbackRoute:
     __slots__ = ("_app", "_registry", "_server", "has_body", "http_method", "info", "numbers", "template")
 
     def __init__(
-        self, http_method: str, method: Method, schema: Schema, server: UnaryServer, app: AsgiApp, stats: Stats
+        self, http_method: str, method: Method, schema: Schema, server: UnaryServer, app: ConnectApp, stats: Stats
     ) -> None:
         self.info = method.info
         self.http_method = http_method
@@ -126,9 +127,17 @@ class FallbackRoute:
         """Answer one request."""
         return self._server.serve(self, scope, receive, send, segments)
 
-    def other_way(self, _head: RequestHead) -> AsgiApp:
+    def other_way(self, head: RequestHead, _segments: list[bytes]) -> AsgiApp:
         """Always."""
-        return self._app
+        if not self.info.is_unary and not head.content_type.lower().startswith(_ELSEWHERE):
+            raise HttpError(
+                StatusCode.INVALID_ARGUMENT,
+                f"{self.info.full_name} is a streaming method: send messages in envelopes, as "
+                "'application/connect+json' or 'application/connect+proto'",
+                status=415,
+                headers=[(b"accept-post", b"application/connect+json, application/connect+proto")],
+            )
+        return partial(self._app, head)
 
     def prepare(
         self, _head: RequestHead, _body: bytes, _segments: list[bytes], _query: bytes

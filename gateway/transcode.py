@@ -119,6 +119,16 @@ def response_transcoder(method: Method, binding: Binding, registry: Registry) ->
     return answer
 
 
+def answers_raw(method: Method, binding: Binding) -> bool:
+    """Tell whether the answer is the bytes of an ``HttpBody`` instead of JSON. The binding fits the method."""
+    descriptor = method.response.desc()
+    if binding.response_body:
+        field = find_field(descriptor, binding.response_body)
+        value = None if field is None else field.value
+        return isinstance(value, DescFieldValueMessage) and value.message.type_name == HTTP_BODY
+    return descriptor.type_name == HTTP_BODY
+
+
 def check_json(content_type: str) -> None:
     """Raise ``HttpError`` 415 when a body says that it is something else than JSON in UTF-8."""
     if content_type and not _JSON_TYPE.fullmatch(content_type):

@@ -23,7 +23,7 @@ from gateway.headers import HeaderReader, RequestHead, answer_headers, new_reque
 from gateway.http_status import HTTP_STATUS
 from gateway.path_template import PathTemplate
 from gateway.transcode import JSON, Answer, ResponseError
-from rpc import Call, Handler, MethodInfo, StatusCode, StatusError
+from rpc import Call, Handler, MethodInfo, OpenCall, StatusCode, StatusError
 
 if TYPE_CHECKING:
     from rpc.telemetry import HttpTracer  # loads OpenTelemetry
@@ -68,8 +68,8 @@ class UnaryRoute(Protocol):
     def numbers(self) -> Numbers:
         """Where requests of this route are counted."""
 
-    def other_way(self, head: RequestHead) -> AsgiApp | None:
-        """Return who serves a request that is not plain, or None when it is."""
+    def other_way(self, head: RequestHead, segments: list[bytes]) -> AsgiApp | None:
+        """Return who serves a request that is not plain, or None when it is. Raises ``HttpError``."""
 
     def prepare(
         self, head: RequestHead, body: bytes, segments: list[bytes], query: bytes
@@ -90,8 +90,10 @@ class UnaryServer:
         self.headers = HeaderReader(config.forward_headers)
         self.bodies = BodyReader(config.max_body, config.body_patience, config.max_held)
         self.watch = HangupWatch()
+        self.heartbeat = config.heartbeat
         self._timeout = config.timeout
         self._max_timeout = config.max_timeout
+        self._stream_timeout = config.stream_timeout
         self._tracer = tracer
         self._access_log = access_log
         self._loop = asyncio.get_running_loop()
@@ -100,6 +102,17 @@ class UnaryServer:
         """Return the deadline of a call that starts now, for what its client is ready to wait."""
         seconds = self._timeout if timeout is None else min(timeout, self._max_timeout)
         return self._loop.time() + seconds
+
+    def stream_deadline(self, timeout: float | None) -> float | None:
+        """Return the deadline of a stream that begins now: it has none unless somebody wants one."""
+        limit = self._stream_timeout
+        if timeout is None or (limit is not None and limit < timeout):
+            timeout = limit
+        return None if timeout is None else self._loop.time() + timeout
+
+    def open(self, call: Call) -> OpenCall:
+        """Return a call whose messages are to be read and written one by one."""
+        return OpenCall(self.invoke, call)
 
     async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
         """Answer one request."""
@@ -112,7 +125,7 @@ class UnaryServer:
         try:
             head = self.headers.read(scope["headers"])
             request_id = head.request_id or new_request_id()
-            other_way = route.other_way(head)
+            other_way = route.other_way(head, segments)
             if other_way is not None:
                 status = await watched(other_way, scope, receive, send, request_id)
                 return
@@ -164,23 +177,9 @@ class UnaryServer:
         request_id: bytes,
         send: Send,
     ) -> int:
-        headers: list[tuple[bytes, bytes]] = []
-        details: Sequence[GoogleAny] = ()
-        if isinstance(error, HttpError):
-            code, message, status = error.code, error.message, error.status
-            details = error.details
-            headers = error.headers
-        elif isinstance(error, ResponseError):
+        if isinstance(error, ResponseError):
             logger.warning("%s: %s (request %s)", route.info.full_name, error, request_id.decode())
-            code, message, status = StatusCode.INTERNAL, str(error), 500
-        else:
-            code, message = status_of(error)
-            status = HTTP_STATUS[code]
-            if call is not None:
-                details = details_of(call.trailing_metadata)
-                headers = answer_headers(call.initial_metadata, call.trailing_metadata)
-        await send_error(send, status, route.error(code, message, details), request_id, headers)
-        return status
+        return await answer_error(route, error, call, request_id, send)
 
     async def _answer_bug(
         self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, *, begun: bool
@@ -207,6 +206,32 @@ def _headers(call: Call, content_type: bytes, length: int, request_id: bytes) ->
     if call.initial_metadata or call.trailing_metadata:
         headers += answer_headers(call.initial_metadata, call.trailing_metadata)
     return headers
+
+
+async def answer_error(
+    route: UnaryRoute,
+    error: HttpError | StatusError | ResponseError,
+    call: Call | None,
+    request_id: bytes,
+    send: Send,
+) -> int:
+    """Answer what went wrong, in the form of the route's front-end. Returns the HTTP status."""
+    headers: list[tuple[bytes, bytes]] = []
+    details: Sequence[GoogleAny] = ()
+    if isinstance(error, HttpError):
+        code, message, status = error.code, error.message, error.status
+        details = error.details
+        headers = error.headers
+    elif isinstance(error, ResponseError):
+        code, message, status = StatusCode.INTERNAL, str(error), 500
+    else:
+        code, message = status_of(error)
+        status = HTTP_STATUS[code]
+        if call is not None:
+            details = details_of(call.trailing_metadata)
+            headers = answer_headers(call.initial_metadata, call.trailing_metadata)
+    await send_error(send, status, route.error(code, message, details), request_id, headers)
+    return status
 
 
 def internal_error(request_id: bytes) -> str:
@@ -248,6 +273,10 @@ async def watched(app: AsgiApp, scope: Scope, receive: Receive, send: Send, requ
 
     try:
         await app(scope, receive, forward)
+    except asyncio.CancelledError:
+        if not complete:
+            raise
+        # The server stops, and the client has been told.
     except Exception as error:
         if status == CLIENT_GONE:
             raise

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
 
 import pytest
 
+import rpc
 from gateway.app import Gateway
 from gateway.config import Config
 from gateway.schema import load_schema
 from gateway.unary import UnaryServer
-from rpc import Call
+from rpc import Call, Connection
+from rpc.testing import MemoryMesh
 from tests.gateway.asgi import Client
 from tests.gateway.contracts import Messages, library
+from tests.gateway.worlds import World
 
 _load = cache(load_schema)
 
@@ -72,3 +76,19 @@ class CannedGateway:
 @pytest.fixture
 async def canned() -> CannedGateway:
     return CannedGateway(library(), "library.v1.Library", Config())
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def world(request: pytest.FixtureRequest, memory_mesh: MemoryMesh) -> AsyncIterator[World]:
+    async def connect() -> Connection:
+        connection: Connection
+        if request.param == "memory":
+            connection = memory_mesh.connection()
+            await connection.connect()
+        else:
+            connection = await rpc.connect(request.getfixturevalue("nats_url"))
+        return connection
+
+    world = World(connect, f"t{secrets.token_hex(4)}")
+    yield world
+    await world.close()

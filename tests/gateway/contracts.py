@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format
+from google.protobuf import descriptor_pool, json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -66,3 +66,9 @@ class Messages:
     def read(self, name: str, data: bytes) -> dict[str, Any]:
         """Return a serialized message as its JSON."""
         return json_format.MessageToDict(self.type(name).FromString(data), descriptor_pool=self.pool)
+
+
+def register(schema: bytes) -> None:
+    """Make a schema known to this process, as importing generated code does."""
+    # What it imports is known already: the gateway itself imports google.api.
+    descriptor_pool.Default().Add(FileDescriptorSet.FromString(schema).file[-1])

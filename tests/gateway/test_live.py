@@ -2,25 +2,22 @@
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 import rpc
 from gateway.app import Gateway
 from gateway.config import Config
-from rpc import Connection
 from rpc.testing import MemoryMesh
 from tests.gateway.asgi import Answer, Client
 from tests.gateway.backends import RawBackend
-from tests.gateway.contracts import Messages, compile_proto
+from tests.gateway.contracts import Messages, compile_proto, register
+from tests.gateway.worlds import World
 
 
 def contract(package: str, *, fields: str = "", path: str = "/{name}", methods: str = "") -> bytes:
@@ -37,59 +34,6 @@ def contract(package: str, *, fields: str = "", path: str = "/{name}", methods: 
         }}
         """
     )
-
-
-class World:
-    """A bus, a gateway on it, and the means to put services there."""
-
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], prefix: str) -> None:
-        self._connect = connect
-        self._connections: list[Connection] = []
-        self._gateways: list[Gateway] = []
-        self.prefix = prefix
-
-    async def connection(self) -> Connection:
-        connection = await self._connect()
-        self._connections.append(connection)
-        return connection
-
-    async def gateway(self, **options: Any) -> Client:
-        gateway = Gateway(Config(prefix=self.prefix, **options), connection=await self.connection())
-        await gateway.start()
-        self._gateways.append(gateway)
-        return Client(gateway)
-
-    async def ready_gateway(self, **options: Any) -> Client:
-        client = await self.gateway(**options)
-        await asyncio.wait_for(client.application.ready(), 10)
-        return client
-
-    async def backend(self, service: str, schema: bytes, **options: Any) -> RawBackend:
-        backend = RawBackend(await self.connection(), service, schema, prefix=self.prefix, **options)
-        await backend.start()
-        return backend
-
-    async def close(self) -> None:
-        for gateway in self._gateways:
-            await gateway.close()
-        for connection in self._connections:
-            await connection.close()
-
-
-@pytest.fixture(params=["memory", "nats"])
-async def world(request: pytest.FixtureRequest, memory_mesh: MemoryMesh) -> AsyncIterator[World]:
-    async def connect() -> Connection:
-        connection: Connection
-        if request.param == "memory":
-            connection = memory_mesh.connection()
-            await connection.connect()
-        else:
-            connection = await rpc.connect(request.getfixturevalue("nats_url"))
-        return connection
-
-    world = World(connect, f"t{secrets.token_hex(4)}")
-    yield world
-    await world.close()
 
 
 async def until(ask: Callable[[], Awaitable[Answer]], status: int, seconds: float = 5) -> Answer:
@@ -292,12 +236,6 @@ async def test_without_the_bus_it_is_alive_but_not_ready() -> None:
         assert (await client.get("/thing/x")).status == 200
 
 
-def _register(schema: bytes) -> None:
-    """Make a schema known to this process, as importing generated code does."""
-    # What it imports is known already: the gateway itself imports google.api.
-    descriptor_pool.Default().Add(FileDescriptorSet.FromString(schema).file[-1])
-
-
 SERVED = compile_proto(
     """
     syntax = "proto3";
@@ -310,7 +248,7 @@ SERVED = compile_proto(
     """,
     "served_v1.proto",
 )
-_register(SERVED)
+register(SERVED)
 
 
 async def serve(world: World, do: Any) -> rpc.Server:

@@ -344,13 +344,6 @@ async def test_unknown_fields_and_parameters_by_option() -> None:
     assert (await lenient.client.get("/v1/books/2?name=3")).status == 400
 
 
-async def test_streaming_methods_say_so(canned: CannedGateway) -> None:
-    answer = await canned.client.get("/v1/watch/2")
-    assert answer.status == 501
-    assert answer.json["code"] == 12
-    assert "library.v1.Library/Watch" in answer.json["message"]
-
-
 async def test_rules_that_cannot_be_served_are_told_and_left_out(
     canned: CannedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:

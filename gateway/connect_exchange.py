@@ -1,0 +1,89 @@
+"""What a request that ``connectrpc`` serves has on our side: its head, its call; how errors and metadata go back."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError, ErrorDetail
+from connectrpc.request import Headers, RequestContext
+from protobuf import wkt
+
+from gateway.body import Message
+from gateway.errors import details_of, status_of
+from gateway.hangup import on_disconnect
+from gateway.headers import RequestHead, answer_headers
+from gateway.http_status import CONNECT_NAME
+from gateway.unary import Scope, Send
+from rpc import Call, Metadata, StatusCode, StatusError
+
+_STATUS_CODE = {Code(name): code for code, name in CONNECT_NAME.items()}
+
+
+class Exchange:
+    """One HTTP request on its way through ``connectrpc``, which hands its handlers less than that."""
+
+    __slots__ = ("_scope", "_send", "_skip_message", "head")
+
+    def __init__(self, head: RequestHead, scope: Scope, send: Send) -> None:
+        self.head = head
+        self._scope = scope
+        self._send = send
+        self._skip_message = False
+
+    def skip_message(self) -> None:
+        """Let the next response message not reach the client.
+
+        connectrpc sends the head together with the first message. A back-end may have sent its initial metadata long
+        before: a message that is made up for the purpose, and skipped, makes the head go.
+        """
+        self._skip_message = True
+
+    async def send(self, message: Message) -> None:
+        """Send what connectrpc sends."""
+        if self._skip_message and message["type"] == "http.response.body":
+            self._skip_message = False
+            if message.get("more_body"):
+                return
+        await self._send(message)
+
+    def cancel_at_disconnect(self, call: Call) -> None:
+        """Cancel the call when the client hangs up, also while nobody reads its request."""
+        on_disconnect(self._scope, lambda: call.cancel(StatusCode.CANCELLED, "the HTTP client hung up"))
+
+    def ended(self) -> None:
+        """Forget the call."""
+        on_disconnect(self._scope, None)
+
+
+current: ContextVar[Exchange] = ContextVar("gateway-exchange")
+"""The request that the running task serves."""
+
+
+def connect_error(call: Call, error: StatusError) -> ConnectError:
+    """Return a failed call's error, with its details."""
+    code, message = status_of(error)
+    details = [
+        ErrorDetail(wkt.Any.from_binary(detail.SerializeToString())) for detail in details_of(call.trailing_metadata)
+    ]
+    return ConnectError(Code(CONNECT_NAME[code]), message, details)
+
+
+def status_code(error: ConnectError) -> StatusCode:
+    """Return the code that connectrpc gave an error."""
+    return _STATUS_CODE[error.code]
+
+
+def add_headers(headers: Headers, metadata: Metadata) -> None:
+    """Add metadata of a back-end to headers or trailers."""
+    for name, value in answer_headers(metadata, ()):
+        headers.add(name.decode(), value.decode())
+
+
+def add_metadata(context: RequestContext[Any, Any], call: Call) -> None:
+    """Answer the metadata of a call that has ended, none of which was answered before."""
+    if call.initial_metadata:
+        add_headers(context.response_headers, call.initial_metadata)
+    if call.trailing_metadata:
+        add_headers(context.response_trailers, call.trailing_metadata)
