@@ -13,6 +13,10 @@ current_deadline: ContextVar[float | None] = ContextVar("natsmesh_deadline", def
 """The deadline of the call that the running handler serves; calls made inside it end by then at the latest."""
 
 
+EXCEEDED = "Deadline Exceeded"
+"""The details of DEADLINE_EXCEEDED; the text is grpc.aio's."""
+
+
 def format_timeout(seconds: float) -> str:
     """Return a ``grpc-timeout`` value for a duration, at least 0, in the finest unit that eight digits hold."""
     microseconds = int(min(max(seconds, 0.0), 99_999_999.0) * 1e6)

@@ -38,9 +38,12 @@ class TaskSet:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=timeout)
 
-    async def close(self) -> None:
-        """Cancel what runs and wait for its end."""
+    async def close(self, timeout: float = 1.0) -> None:
+        """Cancel what runs and wait for its end, ``timeout`` seconds at most: what will not end is left behind."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, stubborn = await asyncio.wait(tasks, timeout=timeout)
+            for task in stubborn:
+                logger.error("a task goes on although it was cancelled: %r", task)

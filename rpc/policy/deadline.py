@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from rpc.deadline import EXCEEDED
 from rpc.status import StatusCode, StatusError
 
 if TYPE_CHECKING:
     from rpc.call import Call, Handler
-
-DETAILS = "Deadline Exceeded"
-"""The text that grpc.aio gives."""
 
 
 async def enforce_deadline(call: Call, handler: Handler) -> None:
@@ -21,8 +19,8 @@ async def enforce_deadline(call: Call, handler: Handler) -> None:
         return
     loop = asyncio.get_running_loop()
     if loop.time() >= call.deadline:
-        raise StatusError(StatusCode.DEADLINE_EXCEEDED, DETAILS)
-    timer = loop.call_at(call.deadline, call.cancel, StatusCode.DEADLINE_EXCEEDED, DETAILS)
+        raise StatusError(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+    timer = loop.call_at(call.deadline, call.cancel, StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
     try:
         await handler(call)
     finally:

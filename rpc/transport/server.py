@@ -7,10 +7,13 @@ the next message. How many may run is the business of ``policy.limits``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from rpc.call import Call, Handler
+from rpc.deadline import EXCEEDED
 from rpc.method import MethodInfo
 from rpc.status import Refusal, StatusCode, StatusError
 from rpc.subjects import QUEUE_GROUP, Subjects
@@ -20,7 +23,7 @@ from rpc.transport.base import Connection, Headers, Message, Subscription
 from rpc.transport.client import DEFAULT_MAX_MESSAGE
 from rpc.transport.stream import HEADER_ROOM, Stream
 from rpc.wire import envelope
-from rpc.wire.stream import INITIAL_WINDOW, Role
+from rpc.wire.stream import INITIAL_WINDOW, Ended, Role
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,11 @@ ACCEPT_AFTER = 0.01
 
 _STREAM_HEADERS = {envelope.STREAM: "1"}
 
+_UNEXPECTED = "Unexpected error in the back-end"
+
+_MAX_METHODS = 2000
+"""Methods whose handlers are remembered. Interceptors may serve any name, so callers could invent them for ever."""
+
 Method = tuple[MethodInfo, Handler]
 Lookup = Callable[[str], Method | None]
 
@@ -36,12 +44,19 @@ Lookup = Callable[[str], Method | None]
 class _Held:
     """A call between its request and the last word of its answer."""
 
-    __slots__ = ("call", "since", "stream")
+    __slots__ = ("call", "since", "stream", "task")
 
-    def __init__(self, call: Call, stream: Stream | None, since: float) -> None:
-        self.call = call
-        self.stream = stream
+    call: Call
+    task: asyncio.Task[None]
+    """Filled in right after it was started; ``asyncio.current_task()`` would cost each call a microsecond and more."""
+
+    def __init__(self, since: float) -> None:
+        self.stream: Stream | None = None
         self.since = since
+
+    def stop(self, _error: StatusError) -> None:
+        """Cancel the handler."""
+        self.task.cancel()
 
 
 class ServerTransport:
@@ -78,6 +93,7 @@ class ServerTransport:
         self._tasks = TaskSet()
         self._calls = TaskSet()
         self._subscriptions: list[Subscription] = []
+        self._drained = False
         self._instance_subscription: Subscription | None = None
         self._instance_prefix = len(subjects.instance(instance)) - 1
         self._accepted_headers = {envelope.ACCEPTED: instance}
@@ -118,8 +134,11 @@ class ServerTransport:
 
     async def drain(self) -> None:
         """Take no more calls; on return, every call that was routed here has been taken or refused."""
-        await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
-        self._subscriptions.clear()
+        try:
+            await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
+            self._subscriptions.clear()
+        finally:
+            self._drained = True
 
     async def wait_idle(self, timeout: float | None) -> bool:
         """Wait until all calls are answered; False when ``timeout`` seconds were not enough."""
@@ -159,20 +178,26 @@ class ServerTransport:
     def _receive(self, message: Message) -> None:
         if not message.reply:
             return  # Nobody waits for an answer, so this is not a call.
+        if self._drained:
+            # Meant for this very instance, or late: nobody would see to its end.
+            headers = envelope.error_headers(StatusCode.UNAVAILABLE, "the back-end is stopping", refused="draining")
+            self._reply_soon(message.reply, b"", headers)
+            return
         if len(self._calls) >= self._max_tasks + 1024:
             # Far over the bound, not even refusals are made one by one: the message counts as not received.
             self._overflow(message.subject, message.reply)
             return
         subject = message.subject
         method = self._methods.get(subject) or self._lookup(subject)
-        self._calls.spawn(self._serve(message, method))
+        held = _Held(self._loop.time())
+        held.task = self._calls.spawn(self._serve(held, message, method))
 
     def _lookup(self, subject: str) -> Method | None:
         path, _, name = subject.rpartition(".")
-        service = path[path.index("rpc.") + 4 :]
+        service = path[path.index("rpc.", len(self._subjects.prefix)) + 4 :]
         lookup = self._services.get(service)
         found = lookup(name) if lookup is not None else None
-        if found is not None:
+        if found is not None and len(self._methods) < _MAX_METHODS:
             self._methods[subject] = found  # Only what exists: a caller's inventions must not fill the table.
         return found
 
@@ -205,7 +230,7 @@ class ServerTransport:
 
     # -------------------------------------------------------------------------------------------------- serving
 
-    async def _serve(self, message: Message, method: Method | None) -> None:
+    async def _serve(self, held: _Held, message: Message, method: Method | None) -> None:
         """Run one call from its request to its answer."""
         reply = message.reply
         headers = message.headers
@@ -214,7 +239,7 @@ class ServerTransport:
             await self._reply(reply, b"", envelope.error_headers(StatusCode.UNIMPLEMENTED, f"Method {name} not found!"))
             return
         try:
-            call = self._call(method[0], message)
+            held.call = call = self._call(method[0], message)
         except envelope.ProtocolError as error:
             await self._reply(reply, b"", envelope.error_headers(StatusCode.INTERNAL, str(error)))
             return
@@ -226,11 +251,9 @@ class ServerTransport:
             if known.stream is not None:
                 known.stream.on_packet(message.data)
             return
-        loop = self._loop
-        held = _Held(call, None, loop.time())
         self._held[reply] = held
         if self._sweeper is None:
-            self._sweeper = loop.call_later(rollcall.INTERVAL, self._sweep)
+            self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep)
         try:
             if headers is not None and envelope.STREAM in headers:
                 await self._serve_packets(held, method[1], message.data)
@@ -255,36 +278,39 @@ class ServerTransport:
         call.compress = request.compressed
         return call
 
-    async def _run(self, call: Call, handler: Handler) -> StatusError | None:
+    async def _run(self, held: _Held, handler: Handler) -> StatusError | None:
         """Run the handler to its end, whatever that is; return what it ended with, None for OK."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we run in the task of the call
-
-        def stop(_error: StatusError) -> None:
-            task.cancel()
-
+        call, task = held.call, held.task
+        error: StatusError | None = None
         try:
-            call.on_cancel(stop)
+            call.on_cancel(held.stop)
             await handler(call)
-        except StatusError as error:
-            return error
+        except StatusError as failure:
+            error = failure
         except asyncio.CancelledError:
-            task.uncancel()
-            return call.cancelled or StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
+            if task.cancelling():
+                error = StatusError(StatusCode.UNAVAILABLE, "the server is shutting down")
+            else:
+                # Something that the handler waited for was cancelled, and it did not catch that.
+                logger.exception("a handler of %s was cancelled from inside", call.info.full_name)
+                error = StatusError(StatusCode.UNKNOWN, _UNEXPECTED)
         except Exception:
             # Our own bug, or an interceptor's: the caller learns that it happened, the log what it was.
             logger.exception("unexpected error in a call of %s", call.info.full_name)
-            return StatusError(StatusCode.UNKNOWN, "Unexpected error in the back-end")
+            error = StatusError(StatusCode.UNKNOWN, _UNEXPECTED)
         finally:
             call.on_cancel(None)
-        return None
+        if task.cancelling():
+            await _take_in_cancellation(task)
+        # A call that was cancelled ends with that, whatever its handler made of it.
+        return call.cancelled or error
 
     async def _serve_message(self, held: _Held, handler: Handler) -> None:
         """One request message came; one reply goes, in packets if it is too large for a message."""
         call, reply = held.call, held.call.peer
         accept = self._loop.call_later(ACCEPT_AFTER, self._reply_soon, reply, b"", self._accepted_headers)
         try:
-            error = await self._run(call, handler)
+            error = await self._run(held, handler)
         finally:
             accept.cancel()
         if error is not None:
@@ -307,17 +333,21 @@ class ServerTransport:
         call = held.call
         held.stream = stream = self._stream(call)
         call.stream = stream
-        stream.ended.add_done_callback(lambda _ended: self._caller_ended(call, stream))
+        ended = partial(_caller_ended, call)
+        stream.ended.add_done_callback(ended)
         stream.on_packet(opening)
         accept = self._loop.call_later(ACCEPT_AFTER, stream.announce)
         try:
-            error = await self._run(call, handler)
+            error = await self._run(held, handler)
+            accept.cancel()
+            if error is not None and stream.is_silent:
+                await self._reply(call.peer, b"", self._failure(call, error))
+            else:
+                await self._end_stream(held, stream, error)
         finally:
             accept.cancel()
-        if error is not None and stream.is_silent:
-            await self._reply(call.peer, b"", self._failure(call, error))
-            return
-        await self._end_stream(held, stream, error)
+            stream.ended.remove_done_callback(ended)
+            stream.close()
 
     def _stream(self, call: Call, headers: Headers | None = None) -> Stream:
         stream = Stream(
@@ -333,22 +363,11 @@ class ServerTransport:
         stream.peer_subject = call.peer
         return stream
 
-    @staticmethod
-    def _caller_ended(call: Call, stream: Stream) -> None:
-        error = None if stream.ended.cancelled() else stream.ended.exception()
-        if isinstance(error, StatusError):
-            call.cancel(error.code, error.details)
-        else:
-            call.cancel()
-
     async def _end_stream(self, held: _Held, stream: Stream, error: StatusError | None) -> None:
         """Send the rest and the status; a caller that does not read is waited for, until it is gone or cancels."""
         call = held.call
         if error is None and stream.ended.done():
             return  # The handler returned all the same; there is nobody to hear of it.
-        error = (
-            error or call.cancelled
-        )  # A call that was cancelled cannot end with OK, whatever its handler made of it.
         if not stream.headers_sent and call.initial_metadata:
             stream.send_headers(call.initial_metadata)
         if error is None and not call.info.server_streaming:
@@ -361,10 +380,15 @@ class ServerTransport:
 
         if discard:
             await finish(call)
-        else:
-            failure = await self._run(call, finish)
-            if failure is not None:
-                stream.fail(failure, tell=True)
+            return
+        timer: asyncio.TimerHandle | None = None
+        if call.deadline is not None:
+            timer = self._loop.call_at(call.deadline, call.cancel, StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+        failure = await self._run(held, finish)
+        if timer is not None:
+            timer.cancel()
+        if failure is not None:
+            stream.fail(failure, tell=True)
 
     @staticmethod
     def _failure(call: Call, error: StatusError) -> dict[str, str]:
@@ -452,3 +476,19 @@ class ServerTransport:
             if held.stream is not None:
                 # Packets are lost with the connection, and a stream with a hole in it cannot go on.
                 held.call.cancel(StatusCode.UNAVAILABLE, "the connection to NATS was lost during the call")
+
+
+async def _take_in_cancellation(task: asyncio.Task[None]) -> None:
+    """Let the running task see a cancellation that was asked for, but has not come yet; the answer must not get it."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.cancelling():
+        task.uncancel()
+
+
+def _caller_ended(call: Call, ended: asyncio.Future[Ended]) -> None:
+    error = None if ended.cancelled() else ended.exception()
+    if isinstance(error, StatusError):
+        call.cancel(error.code, error.details)
+    else:
+        call.cancel()

@@ -277,6 +277,11 @@ class Stream:
         self._readable.set()
         self._writable.set()
 
+    def close(self) -> None:
+        """Server: the call is over here; whoever still reads or writes, in a thread or task of its own, is told so."""
+        self._announce = False
+        self.fail(StatusError(StatusCode.CANCELLED, "the call is over"), tell=False)
+
     def opening(self) -> bytes:
         """Client: return the packet that opens the call, with what was queued so far."""
         self.packets_sent += 1
