@@ -120,7 +120,7 @@ async def test_the_numbers_are_those_of_the_calls(asker: Asker, backends: Backen
     numbers = {endpoint["name"]: endpoint for endpoint in stats["endpoints"]}
     assert (numbers["Work"]["num_requests"], numbers["Work"]["num_errors"]) == (5, 2)
     assert numbers["Work"]["last_error"] == "no such thing"
-    assert 60e6 < numbers["Work"]["processing_time"] < 2e9
+    assert 50e6 < numbers["Work"]["processing_time"] < 2e9  # a sleep may end a little early
     assert numbers["Work"]["average_processing_time"] == numbers["Work"]["processing_time"] // 5
     assert (numbers["Ask"]["num_requests"], numbers["Ask"]["average_processing_time"]) == (0, 0)
     assert numbers["Work"]["data"]["limit"] == 100
