@@ -24,6 +24,7 @@ from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_ha
 from rpc.method import MethodInfo
 from rpc.options import is_compression, read_options
 from rpc.policy import server_stack
+from rpc.policy.compression import compress_responses
 from rpc.policy.limits import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, ConcurrencyLimit
 from rpc.stats import Stats
 from rpc.subjects import Subjects
@@ -58,7 +59,8 @@ class Server(aio.Server):
 
         ``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
         ``migration_thread_pool`` runs methods that are plain functions.
-        ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` is gzip or none.
+        ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` of the responses is
+        gzip or none; without it, they are compressed if the requests are.
         ``maximum_concurrent_rpcs`` run at once, ``maximum_queued_rpcs`` more wait; what comes beyond is refused.
         ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes.
         """
@@ -71,7 +73,7 @@ class Server(aio.Server):
             if not isinstance(interceptor, aio.ServerInterceptor):
                 raise TypeError(f"{interceptor!r} is not a grpc.aio.ServerInterceptor")
         self._options = read_options(options)
-        self._compression = is_compression(compression)
+        self._compress = None if compression is None else compress_responses(is_compression(compression))
         self._version = check_version(version)
         self._metadata = dict(metadata or {})
         self._subjects = Subjects(prefix)
@@ -182,7 +184,7 @@ class Server(aio.Server):
         measure, trace = self.stats.interceptor(), telemetry.server_interceptor(self.stats.knows)
 
         def stack(handler: Handler) -> Handler:
-            return server_stack(handler, measure=measure, trace=trace, limit=self._limit)
+            return server_stack(handler, measure=measure, trace=trace, limit=self._limit, compress=self._compress)
 
         def lookup(method: str) -> tuple[MethodInfo, Handler] | None:
             info = service.methods.get(method) or self._undescribed(service.name, method)

@@ -38,12 +38,14 @@ def server_stack(
     measure: Interceptor | None,
     trace: Interceptor | None,
     limit: ConcurrencyLimit | None,
+    compress: Interceptor | None = None,
 ) -> Handler:
     """What a call passes on the back-end's side, around the servicer's method."""
     layers: list[Interceptor | None] = [
         limit,  # first: a refused call must cost nothing, is no call of this back-end, and is not counted as one
         measure,  # the time in the queue belongs to the caller's duration, not to the method's
         trace,  # one SERVER span for each call that is run
-        enforce_deadline,  # last before the handler: what expired in the queue is refused, not run
+        enforce_deadline,  # last before the handler starts: what expired in the queue is refused, not run
+        compress,  # a default, which the handler may overrule
     ]
     return compose([layer for layer in layers if layer is not None], dispatch)
