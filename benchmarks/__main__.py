@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`, `python -m benchmarks subscribers`."""
+"""The command line: `python -m benchmarks`, `python -m benchmarks subscribers`, `python -m benchmarks streams`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine, measurement, plot, report, setups, stub, subscribers
+from benchmarks import machine, measurement, plot, report, setups, streams, stub, subscribers
 from benchmarks.measurement import Window
 from benchmarks.processes import ROOT, BenchmarkError
 
@@ -23,9 +23,10 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["peers", "subscribers"],
+        choices=["peers", "subscribers", "streams"],
         default="peers",
-        help="peers: natsmesh, the floor and the peers (default); subscribers: one against many back-ends",
+        help="peers: natsmesh, the floor and the peers (default); subscribers: one against many back-ends; "
+        "streams: all kinds of call and sizes of messages",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one round of 2 s, to see that everything runs; the numbers are rough"
@@ -41,6 +42,11 @@ def main() -> int:
     seconds = options.seconds or (2.0 if options.quick else 6.0)
     folder = options.out or (RESULTS / "quick" if options.quick else RESULTS)
     try:
+        if options.what == "streams":
+            seconds = options.seconds or (0.4 if options.quick else 1.2)
+            return streams.main(
+                rounds, seconds, folder, machine.describe(), shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+            )
         if options.what == "subscribers":
             return subscribers.main(rounds, seconds, folder, machine.describe())
         return peers(rounds, seconds, folder, chosen(options.peers, parser))
