@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
@@ -57,26 +58,16 @@ class RespondedCall(aio.UnaryUnaryCall[Any, Any]):
 
 
 class _InterceptedCall:
-    """A call behind client interceptors: they run in a task, which ends with the call they chose."""
+    """A call behind client interceptors: they run in a task, whose result is the call they chose.
+
+    Nothing but its owner holds this object, so that the chosen call ends with it when it is forgotten.
+    """
 
     def __init__(self, run: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._task: asyncio.Task[Any] = loop.create_task(run)
-        self._callbacks: list[Callable[[Any], None]] = []
-        self._task.add_done_callback(self._interceptors_ended)
-
-    def _interceptors_ended(self, task: asyncio.Task[Any]) -> None:
-        inner = self._inner()
-        if inner is None:
-            if not task.cancelled():
-                task.exception()  # It is raised to whoever awaits the call; asyncio need not complain if nobody does.
-            self._run_callbacks()
-        else:
-            inner.add_done_callback(lambda _inner: self._run_callbacks())
-
-    def _run_callbacks(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
+        # A failure is raised to whoever awaits the call; asyncio need not complain if nobody does.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _inner(self) -> Any:
         if not self._task.done() or self._task.cancelled() or self._task.exception() is not None:
@@ -108,10 +99,17 @@ class _InterceptedCall:
         return inner.done() if inner is not None else True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        if self.done():
-            callback(self)
+        def chosen(_task: object = None) -> None:
+            inner = self._inner()
+            if inner is None or inner.done():
+                callback(self)
+            else:
+                inner.add_done_callback(lambda _inner: callback(self))
+
+        if self._task.done():
+            chosen()
         else:
-            self._callbacks.append(callback)
+            self._task.add_done_callback(chosen)
 
     def time_remaining(self) -> float | None:
         inner = self._inner()
@@ -173,19 +171,27 @@ class _AwaitedResponse(_InterceptedCall):
 
 class _StreamedResponses(_InterceptedCall):
     _responses: AsyncIterator[Any] | None = None
+    _exhausted = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        if self._responses is None:
-            self._responses = self._iterate()
-        return self._responses
+        return self
 
-    async def _iterate(self) -> AsyncIterator[Any]:
-        inner = await self._task
-        async for response in inner:
-            yield response
+    async def __anext__(self) -> Any:
+        if self._exhausted:
+            raise StopAsyncIteration
+        try:
+            if self._responses is None:
+                self._responses = aiter(await self._task)
+            return await anext(self._responses)
+        except BaseException:
+            self._exhausted = True
+            raise
 
     async def read(self) -> Any:
-        return await anext(self.__aiter__(), aio.EOF)
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            return aio.EOF
 
 
 class RequestQueue:
@@ -203,28 +209,31 @@ class RequestQueue:
 
     async def put(self, request: Any, call: Any) -> None:
         """Hand a request over; raises when the call is over before it was taken."""
-        if self._ended:
+        if self._ended and not call.done():
             raise asyncio.InvalidStateError(HALF_CLOSED)
         await self._put(request, call)
 
     async def end(self, call: Any) -> None:
-        """Say that there are no more; idempotent."""
-        if not self._ended:
+        """Say that there are no more; idempotent, and nothing to do for a call that is over."""
+        if not self._ended and not call.done():
             self._ended = True
-            await self._put(self._END, call)
+            with contextlib.suppress(asyncio.InvalidStateError):
+                await self._put(self._END, call)
 
     async def _put(self, item: Any, call: Any) -> None:
         if call.done():
             raise asyncio.InvalidStateError(ALREADY_FINISHED)
+        if not self._queue.full():
+            self._queue.put_nowait(item)
+            return
         over = asyncio.ensure_future(call.code())
         handed = asyncio.ensure_future(self._queue.put(item))
         try:
             await asyncio.wait([over, handed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             over.cancel()
-            if not handed.done():
-                handed.cancel()
-        if not handed.done():
+            handed.cancel()
+        if call.done():
             raise asyncio.InvalidStateError(ALREADY_FINISHED)
 
 
@@ -235,6 +244,12 @@ class _StreamedRequests(_InterceptedCall):
         """``queue`` is what ``write`` fills; None when the requests come from the application's iterator."""
         super().__init__(run, loop)
         self._queue = queue
+
+    def __del__(self) -> None:
+        # Nobody will write into the queue any more, and the chosen call would wait for it for ever.
+        waiting = self._inner() if self._task.done() else self._task
+        if self._queue is not None and waiting is not None and not waiting.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(waiting.cancel)
 
     async def write(self, request: Any) -> None:
         await self._writable().put(request, await self._chosen())
@@ -317,6 +332,7 @@ class Interception:
         outcome = await self._methods[at](proceed, details, request)
         if not isinstance(outcome, (aio.Call, ResponseIteratorCall)):
             # What is no call is the response, or the responses, that the interceptor gives instead.
-            outcome = ResponseIteratorCall(self._last, outcome) if self._streams_responses else RespondedCall(outcome)
+            responded = RespondedCall(outcome)
+            outcome = ResponseIteratorCall(self._last or responded, outcome) if self._streams_responses else responded
         self._last = outcome
         return outcome

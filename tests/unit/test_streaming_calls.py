@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,55 +14,13 @@ from grpc import Compression, StatusCode
 import rpc
 from rpc.testing import MemoryMesh, MemoryMessage
 from tests.protos.probe_pb2 import Answer, Question
-from tests.protos.probe_pb2_grpc import ProbeServicer, ProbeStub, add_ProbeServicer_to_server
-
-TIMEOUT = 10.0
-
-Serve = Callable[..., Any]
+from tests.unit.streaming import TIMEOUT, Endless, Serve, failure, serving
 
 
 @pytest.fixture
 async def serve(memory_mesh: MemoryMesh) -> AsyncIterator[Serve]:
-    """Starts a server of Probe with the methods that are given, and makes a stub for it."""
-    servers, channels = [], []
-
-    async def start(channel: dict[str, Any] | None = None, server: dict[str, Any] | None = None, **methods: Any) -> Any:
-        servicer = ProbeServicer()
-        for name, method in methods.items():
-            setattr(servicer, name, method)
-        servers.append(rpc.Server(memory_mesh.connection(), **(server or {})))
-        add_ProbeServicer_to_server(servicer, servers[-1])
-        await servers[-1].start()
-        channels.append(rpc.Channel(memory_mesh.connection(), **(channel or {})))
-        return ProbeStub(channels[-1])
-
-    yield start
-    for one in channels:
-        await one.close()
-    for other in servers:
-        await other.stop(None)
-
-
-async def failure(awaitable: Any) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await awaitable
-    return caught.value
-
-
-class Endless:
-    """A stream of responses without end."""
-
-    def __init__(self) -> None:
-        self.ended = asyncio.Event()
-
-    async def __call__(self, request: Any, context: Any) -> AsyncIterator[Answer]:
-        try:
-            number = 0
-            while True:
-                yield Answer(number=number)
-                number += 1
-        finally:
-            self.ended.set()
+    async with serving(memory_mesh) as start:
+        yield start
 
 
 # --------------------------------------------------------------------------------------------------------- forgotten
