@@ -29,25 +29,27 @@ def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, e
 
     ``executor`` runs plain functions; None is the event loop's default pool.
     """
-    if (handler.request_streaming, handler.response_streaming) != (info.client_streaming, info.server_streaming):
-        return _unimplemented(f"{info.full_name} is registered as another kind of method than its .proto says")
+    requests, responses = bool(handler.request_streaming), bool(handler.response_streaming)
+    # One message where there may be many is fine: an interceptor that refuses calls has such a handler for every kind.
+    if (requests and not info.client_streaming) or (responses and not info.server_streaming):
+        return _unimplemented(f"{info.full_name} is registered as a method with streams, unlike its .proto says")
     behavior: Behavior | None = {
         (False, False): handler.unary_unary,
         (False, True): handler.unary_stream,
         (True, False): handler.stream_unary,
         (True, True): handler.stream_stream,
-    }[info.client_streaming, info.server_streaming]
+    }[requests, responses]
     if behavior is None:
         return _unimplemented(f"{info.full_name} has no implementation")
     codec = Codec(info, handler.request_deserializer, handler.response_serializer)
     if info.is_unary:
         run = behavior if _is_async(behavior) else in_thread(behavior, executor)
         return _Serving(info, codec).unary(run)
-    if info.server_streaming:
+    if responses:
         run = _async_responses(behavior) if _is_async(behavior) else responses_in_thread(behavior, executor)
     else:
         run = behavior if _is_async(behavior) else in_thread(behavior, executor)
-    return _Serving(info, codec).streaming(run)
+    return _Serving(info, codec).streaming(run, requests=requests, responses=responses)
 
 
 class _Serving:
@@ -81,15 +83,19 @@ class _Serving:
 
         return serve_unary
 
-    def streaming(self, run: Run) -> Handler:
-        """Serve a call with streams; ``run`` gives the response, or sends the responses through the context."""
+    def streaming(self, run: Run, *, requests: bool, responses: bool) -> Handler:
+        """Serve a call with streams.
+
+        ``run`` takes the iterator of ``requests``, or the first one; it gives the response, or sends the ``responses``
+        through the context.
+        """
         codec, info = self._codec, self._info
 
         async def serve_streaming(call: Call) -> None:
             current_deadline.set(call.deadline)
             context = ServicerContext(call, codec)
             request: Any
-            if info.client_streaming:
+            if requests:
                 request = _requests(context)
             else:
                 data = await call.receive()
@@ -105,8 +111,8 @@ class _Serving:
                 raise _status_of(error, context, info) from error
             finally:
                 context.finish()
-            if not info.server_streaming:
-                call.response = codec.encode(response)
+            if not responses:
+                await call.send(codec.encode(response))
 
         return serve_streaming
 

@@ -211,8 +211,8 @@ async def test_without_serializers_messages_are_bytes(mesh: Mesh) -> None:
 @pytest.mark.parametrize("method", ["Tell", "Gather", "Talk"])
 async def test_a_method_that_is_not_implemented(mesh: Mesh, method: str) -> None:
     stub = await mesh.serve()
-    call = getattr(stub, method)(Question() if method == "Tell" else questions(1), timeout=TIMEOUT)
-    error = await failure(call if method == "Gather" else numbers(call))
+    call = stub.Tell(Question(), timeout=TIMEOUT) if method == "Tell" else getattr(stub, method)(timeout=TIMEOUT)
+    error = await failure(call if method == "Gather" else call.read())
     assert error.code() is StatusCode.UNIMPLEMENTED
     assert "Method not implemented!" in error.details()
 
@@ -220,10 +220,9 @@ async def test_a_method_that_is_not_implemented(mesh: Mesh, method: str) -> None
 @pytest.mark.parametrize("method", ["unary_stream", "stream_unary", "stream_stream"])
 async def test_a_method_that_does_not_exist(mesh: Mesh, method: str) -> None:
     await mesh.start()
-    call = getattr(mesh.channel(), method)("/probe.v1.Probe/Missing")(
-        b"" if method == "unary_stream" else [b""], timeout=TIMEOUT
-    )
-    error = await failure(call if method == "stream_unary" else numbers(call))
+    multi = getattr(mesh.channel(), method)("/probe.v1.Probe/Missing")
+    call = multi(b"", timeout=TIMEOUT) if method == "unary_stream" else multi(timeout=TIMEOUT)
+    error = await failure(call if method == "stream_unary" else call.read())
     assert error.code() is StatusCode.UNIMPLEMENTED
 
 
