@@ -279,17 +279,17 @@ async def _until_cancelled(call: Call, work: Any) -> None:
     task = asyncio.ensure_future(work)
     call.on_cancel(lambda _error: task.cancel())
     try:
-        await task
-    except asyncio.CancelledError:
-        if call.cancelled is not None:
-            raise call.cancelled from None
-        task.cancel()
-        raise
-    except ConnectionError as error:
-        raise Refusal(str(error), "not-connected") from error
+        # Not `await task`: that would pass our own cancellation on to it, and Python 3.11's wait_for may swallow it there.
+        await asyncio.wait([task])
     finally:
         call.on_cancel(None)
         if not task.done():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+    if call.cancelled is not None:
+        raise call.cancelled
+    try:
+        task.result()
+    except ConnectionError as error:
+        raise Refusal(str(error), "not-connected") from error
