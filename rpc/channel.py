@@ -279,14 +279,12 @@ async def _until_cancelled(call: Call, work: Any) -> None:
     task = asyncio.ensure_future(work)
     call.on_cancel(lambda _error: task.cancel())
     try:
-        # Not `await task`: that would pass our own cancellation on to it, and Python 3.11's wait_for may swallow it there.
+        # Not `await task`: that would pass our own cancellation on, and Python 3.11's wait_for may swallow it there.
         await asyncio.wait([task])
     finally:
         call.on_cancel(None)
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     if call.cancelled is not None:
         raise call.cancelled
     try:
