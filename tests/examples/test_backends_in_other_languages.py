@@ -51,7 +51,7 @@ def node_modules() -> None:
 
 @pytest.fixture(params=[pytest.param("node", marks=pytest.mark.node), "python"])
 async def stub(request: pytest.FixtureRequest, generated: Path) -> AsyncIterator[Any]:
-    with Broker(max_payload=1024 * 1024) as broker:
+    with Broker(port=0, max_payload=1024 * 1024) as broker:
         if request.param == "node":
             request.getfixturevalue("node_modules")
             command = ["node", "ticker.mjs", str(generated / "ticker.binpb"), broker.url]
