@@ -7,7 +7,6 @@ and a table.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
