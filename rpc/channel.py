@@ -142,10 +142,15 @@ class Channel(aio.Channel):
                         raise Refusal(str(error), "not-connected") from error
                     await asyncio.sleep(_RECONNECT_PAUSE)
                     continue
-                self._remove_listener = self._connection.on_state_change(self._on_state_change)
+                if self._closed:
+                    continue
                 await self._transport.start()
                 self._started = True
                 self._on_state_change(True)
+                if self._closed:  # close() did not wait for us.
+                    await self._transport.close()
+                    continue
+                self._remove_listener = self._connection.on_state_change(self._on_state_change)
 
     # ---------------------------------------------------------------------------------------------------- methods
 

@@ -7,7 +7,9 @@ that does the same is a second back-end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -87,8 +89,10 @@ class Server(aio.Server):
         """Id of this server on the mesh."""
         self._transport: ServerTransport | None = None
         self._responder: Responder | None = None
+        self._made_in = os.getpid()
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        self._starting = asyncio.Lock()
         self._grace_ends: float | None = None
         self._grace_changed = asyncio.Event()
         if handlers:
@@ -140,6 +144,8 @@ class Server(aio.Server):
             raise RuntimeError("nothing to serve: call add_<Service>Servicer_to_server(servicer, server) first")
         limit = self._limit
         transport = ServerTransport(
+        if os.getpid() != self._made_in:
+            self.instance = secrets.token_hex(8)  # Forked since: each process is an instance of its own.
             self._connection,
             self._subjects,
             self.instance,
@@ -153,15 +159,18 @@ class Server(aio.Server):
             transport.add(service.name, self._lookup(service))
         self._transport = transport
         self._responder = Responder(self._connection, self._subjects, self.instance, services, self.stats, self._load)
-        try:
-            await self._connection.connect()
-            await transport.start()
-            await self._responder.start()
-            await self._connection.flush()
-        except BaseException:
-            self._transport = None
-            raise
-        await self._responder.announce("up")
+        async with self._starting:
+            try:
+                await self._connection.connect()
+                await transport.start()
+                await self._responder.start()
+                await self._connection.flush()
+            except BaseException:
+                self._transport = None
+                await self._responder.close()
+                await transport.close()
+                raise
+            await self._responder.announce("up")
 
     def _load(self) -> Mapping[str, int]:
         return {"running": self._limit.running, "waiting": self._limit.waiting, "limit": self._limit.limit}
@@ -231,6 +240,7 @@ class Server(aio.Server):
             self._stopping = asyncio.create_task(self._stop(self._transport), name="natsmesh-server-stop")
         await asyncio.shield(self._stopping)
 
+            await self._leave_connection()
     async def _idle_or_grace_over(self, transport: ServerTransport) -> None:
         """Wait for the end of the last call, or of the grace."""
         loop = asyncio.get_running_loop()
@@ -260,12 +270,15 @@ class Server(aio.Server):
             await transport.abort_all()
             await self._responder.announce("down")
             await self._responder.close()
+            async with self._starting:  # A start that is under way comes to its end first.
+                if self._transport is None:
+                    await self._leave_connection()
+                    return
             await transport.close()
-            if self._owns_connection:
-                await self._connection.close()
-            elif self._connection.is_connected:
-                await self._connection.flush()
+            await self._leave_connection()
         finally:
+            self._limit.refuse_waiting()
+            await asyncio.sleep(0)  # They are gone before the others are cancelled.
             self._stopped.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
@@ -275,3 +288,10 @@ class Server(aio.Server):
         except TimeoutError:
             return True
         return False
+    async def _leave_connection(self) -> None:
+        if self._owns_connection:
+            await self._connection.close()
+        elif self._connection.is_connected:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._connection.flush()
+

@@ -6,6 +6,7 @@ schema: names without dots, descriptions that are strings, metadata that is neve
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -87,6 +88,7 @@ class Responder:
         self._started = datetime.now(UTC)
         self._tasks = TaskSet()
         self._subscriptions: list[Subscription] = []
+        self._schema_subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
         """Answer questions from now on."""
@@ -96,7 +98,7 @@ class Responder:
             self._subscriptions.append(await subscribe(f"$SRV.*.{name}", self._answer))
             self._subscriptions.append(await subscribe(f"$SRV.*.{name}.{self._instance}", self._answer))
         for digest in self._schemas:
-            self._subscriptions.append(
+            self._schema_subscriptions.append(
                 await subscribe(self._subjects.schema(digest), self._answer_schema, queue=QUEUE_GROUP)
             )
 
@@ -114,6 +116,10 @@ class Responder:
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
+        # Of all that serve a schema, the broker asks one: a question that it has given us is answered still.
+        await asyncio.gather(*(subscription.drain() for subscription in self._schema_subscriptions))
+        self._schema_subscriptions.clear()
+        await self._tasks.wait(1.0)
         await self._tasks.close()
 
     # -------------------------------------------------------------------------------------------------- answers

@@ -11,10 +11,11 @@ import grpc
 from grpc import aio
 
 from rpc.call import Call, Handler
-from rpc.dispatch.method import method_handler
+from rpc.deadline import current_deadline
+from rpc.dispatch.method import method_handler, started
 from rpc.metadata import Metadata
 from rpc.method import MethodInfo
-from rpc.status import StatusCode, StatusError
+from rpc.status import Refusal, StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,11 @@ def intercepted(
 
     async def serve(call: Call) -> None:
         details = HandlerCallDetails(info.path, call.metadata)
+        current_deadline.set(call.deadline)
         try:
             chosen = await chain(details)
+        except Refusal as error:
+            raise started(error) from error
         except StatusError:
             raise
         except Exception as error:

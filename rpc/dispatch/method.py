@@ -17,7 +17,7 @@ from rpc.context import Codec, HandlerMetadataError, ServicerContext
 from rpc.deadline import current_deadline
 from rpc.dispatch.threads import Behavior, in_thread, responses_in_thread
 from rpc.method import MethodInfo
-from rpc.status import StatusCode, StatusError
+from rpc.status import Refusal, StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class _Serving:
             try:
                 response = await run(request, context)
                 context.raise_for_status()
+            except Refusal as error:
+                raise started(error) from error
             except (StatusError, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -105,6 +107,8 @@ class _Serving:
             try:
                 response = await run(request, context)
                 context.raise_for_status()
+            except Refusal as error:
+                raise started(error) from error
             except (StatusError, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -115,6 +119,11 @@ class _Serving:
                 await call.send(codec.encode(response))
 
         return serve_streaming
+
+
+def started(refusal: Refusal) -> StatusError:
+    """Return the status for a refusal that ended a method: it was of a call that the method made, not of its own."""
+    return StatusError(refusal.code, refusal.details)
 
 
 def _status_of(error: Exception, context: ServicerContext, info: MethodInfo) -> StatusError:

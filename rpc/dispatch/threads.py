@@ -27,9 +27,8 @@ def in_thread(behavior: Behavior, executor: Executor | None) -> Run:
             request = _BlockingRequests(context, loop)
         # The thread sees the context variables of the call: its deadline, its span.
         variables = contextvars.copy_context()
-        return await loop.run_in_executor(
-            executor, variables.run, behavior, request, SyncServicerContext(context, loop)
-        )
+        sync_context = SyncServicerContext(context, loop)
+        return await loop.run_in_executor(executor, variables.run, _call, behavior, request, sync_context)
 
     return run
 
@@ -52,6 +51,14 @@ def responses_in_thread(behavior: Behavior, executor: Executor | None) -> Run:
         await in_thread(produce, executor)(request, context)
 
     return run
+
+
+def _call(behavior: Behavior, request: Any, context: SyncServicerContext) -> Any:
+    try:
+        return behavior(request, context)
+    except StopIteration as error:
+        # No future can carry it: who awaits one would wait for ever.
+        raise RuntimeError("the method raised StopIteration") from error
 
 
 class _BlockingRequests(Iterator[Any]):

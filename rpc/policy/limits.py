@@ -60,11 +60,18 @@ class ConcurrencyLimit:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._hand_over()  # The turn was given to us just before we were cancelled.
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
+
+    def refuse_waiting(self) -> None:
+        """Send away all calls that wait for their turn: no handler has seen them, so they may go elsewhere."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(Refusal("the back-end is stopping", "draining"))
 
     def _hand_over(self) -> None:
         while self._waiting:

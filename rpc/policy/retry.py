@@ -67,9 +67,9 @@ class Retry:
             if isinstance(error, Refusal):
                 if error.reason in _WAITS_FOR_READY:
                     if not call.wait_for_ready:
-                        raise error
+                        raise _final(error, runs)
                 elif self._budget < 1 or (call.deadline is None and loop.time() > give_up):
-                    raise error
+                    raise _final(error, runs)
                 else:
                     self._budget -= 1
             else:
@@ -81,6 +81,8 @@ class Retry:
             await self._pause(call, pause)
             pause = min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
             call.attempt += 1
+            # What came with the failure is no part of the answer to come.
+            call.initial_metadata = call.trailing_metadata = ()
             try:
                 await handler(call)
             except StatusError as next_error:
@@ -120,3 +122,8 @@ def _may_be_repeated(call: Call, error: StatusError) -> bool:
     """Tell whether anything may be done about a failure; once a stream has begun, its messages are out of our hands."""
     begun = call.stream is not None and not call.info.is_unary
     return error.code is StatusCode.UNAVAILABLE and call.cancelled is None and not begun
+
+
+def _final(refusal: Refusal, runs: int) -> StatusError:
+    """Return what is told of the last attempt: "never started" must not be said of a call that another one may have."""
+    return StatusError(refusal.code, refusal.details) if runs else refusal

@@ -107,6 +107,7 @@ class ClientTransport:
         self._remove_listener: Callable[[], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._sequence = 0
+        self._closed = False
         self._inbox = ""
         self._largest = 0
         self._loop: asyncio.AbstractEventLoop
@@ -122,11 +123,12 @@ class ClientTransport:
         # Each channel has an inbox of its own: two on one connection must not see each other's replies.
         self._inbox = f"{self._connection.inbox}{rollcall.INBOX_MARK}{next(_CHANNELS)}."
         self._largest = self._connection.max_payload - HEADER_ROOM
-        self._remove_listener = self._connection.on_state_change(self._state_changed)
         self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._receive)
+        self._remove_listener = self._connection.on_state_change(self._state_changed)
 
     async def close(self) -> None:
-        """End what is still under way with CANCELLED and unsubscribe."""
+        """End what is still under way with CANCELLED and unsubscribe; calls that come later end so, too."""
+        self._closed = True
         if self._remove_listener is not None:
             self._remove_listener()
         if self._sweeper is not None:
@@ -157,6 +159,9 @@ class ClientTransport:
 
     async def __call__(self, call: Call) -> None:
         """Send the request, wait for the end, put the response on the call. Raises ``StatusError``."""
+        if self._closed:
+            # Nobody would hear the answer, nor miss it.
+            raise StatusError(StatusCode.CANCELLED, "the channel is closed")
         subject = self._method_subjects.get(call.info.path) or self._method_subject(call)
         self._sequence += 1
         token = str(self._sequence)
