@@ -145,12 +145,12 @@ class Channel(aio.Channel):
                 if self._closed:
                     continue
                 await self._transport.start()
-                self._started = True
-                self._on_state_change(True)
                 if self._closed:  # close() did not wait for us.
                     await self._transport.close()
                     continue
                 self._remove_listener = self._connection.on_state_change(self._on_state_change)
+                self._started = True
+                self._on_state_change(True)
 
     # ---------------------------------------------------------------------------------------------------- methods
 

@@ -87,12 +87,12 @@ class Server(aio.Server):
         """Numbers of the calls that were served, by method."""
         self.instance = secrets.token_hex(8)
         """Id of this server on the mesh."""
+        self._made_in = os.getpid()
         self._transport: ServerTransport | None = None
         self._responder: Responder | None = None
-        self._made_in = os.getpid()
+        self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
-        self._starting = asyncio.Lock()
         self._grace_ends: float | None = None
         self._grace_changed = asyncio.Event()
         if handlers:
@@ -142,10 +142,10 @@ class Server(aio.Server):
         self._check_not_started()
         if not self._service_names:
             raise RuntimeError("nothing to serve: call add_<Service>Servicer_to_server(servicer, server) first")
-        limit = self._limit
-        transport = ServerTransport(
         if os.getpid() != self._made_in:
             self.instance = secrets.token_hex(8)  # Forked since: each process is an instance of its own.
+        limit = self._limit
+        transport = ServerTransport(
             self._connection,
             self._subjects,
             self.instance,
@@ -231,6 +231,7 @@ class Server(aio.Server):
         """
         if self._transport is None:
             self._stopped.set()
+            await self._leave_connection()
             return
         # A later stop() may shorten the grace of an earlier one, never extend it.
         end = asyncio.get_running_loop().time() + (grace or 0.0)
@@ -240,7 +241,6 @@ class Server(aio.Server):
             self._stopping = asyncio.create_task(self._stop(self._transport), name="natsmesh-server-stop")
         await asyncio.shield(self._stopping)
 
-            await self._leave_connection()
     async def _idle_or_grace_over(self, transport: ServerTransport) -> None:
         """Wait for the end of the last call, or of the grace."""
         loop = asyncio.get_running_loop()
@@ -261,25 +261,32 @@ class Server(aio.Server):
     async def _stop(self, transport: ServerTransport) -> None:
         assert self._responder is not None  # noqa: S101 - start() made both
         try:
+            async with self._starting:  # A start that is under way comes to its end first.
+                if self._transport is None:
+                    await self._leave_connection()
+                    return
             await self._responder.announce("draining")
             try:
                 await asyncio.wait_for(transport.drain(), DRAIN_TIMEOUT)
             except TimeoutError:
                 logger.warning("the broker did not confirm the end of the subscriptions within %g s", DRAIN_TIMEOUT)
             await self._idle_or_grace_over(transport)
+            self._limit.refuse_waiting()
+            await asyncio.sleep(0)  # They are gone before the others are cancelled.
             await transport.abort_all()
             await self._responder.announce("down")
             await self._responder.close()
-            async with self._starting:  # A start that is under way comes to its end first.
-                if self._transport is None:
-                    await self._leave_connection()
-                    return
             await transport.close()
             await self._leave_connection()
         finally:
-            self._limit.refuse_waiting()
-            await asyncio.sleep(0)  # They are gone before the others are cancelled.
             self._stopped.set()
+
+    async def _leave_connection(self) -> None:
+        if self._owns_connection:
+            await self._connection.close()
+        elif self._connection.is_connected:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await self._connection.flush()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped. Returns True when ``timeout`` seconds went by before, as grpc.aio does."""
@@ -288,10 +295,3 @@ class Server(aio.Server):
         except TimeoutError:
             return True
         return False
-    async def _leave_connection(self) -> None:
-        if self._owns_connection:
-            await self._connection.close()
-        elif self._connection.is_connected:
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                await self._connection.flush()
-
