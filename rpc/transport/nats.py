@@ -41,6 +41,12 @@ RECONNECT_WAIT = 0.25
 WATCHDOG = 5.0
 """Seconds without a connection after which the client is thrown away and a new one is built."""
 
+BUFFER = 2 * 1024 * 1024
+"""Bytes that are gathered for one write to the socket, before those who publish have to wait."""
+
+DRAIN_TIMEOUT = 10.0
+"""Seconds that the broker may take to confirm that it sends nothing more to a subscription."""
+
 CONNECT_TIMEOUT = 2
 """Seconds for one attempt to connect."""
 
@@ -56,7 +62,11 @@ def _without_credentials(url: str) -> str:
 
 
 class _Client(Client):
-    """nats-py's client, with two of its internals mended: its public API gives no hold on them."""
+    """nats-py's client, with a few of its internals mended (ADR 0007): its public API gives no hold on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._draining_sids: set[int] = set()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes PING at once, past the commands that it gathers for its next write: the PONG would say nothing
@@ -65,6 +75,45 @@ class _Client(Client):
             commands, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(commands)
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # Who sent the PING may have given up, cancelled or after its timeout. nats-py would answer it all the same, and
+        # that exception would end its read loop, while it goes on saying that it is connected.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    def connection_lost(self) -> None:
+        """No PONG comes any more, and no message for what is being drained: to be called before the reconnect.
+
+        nats-py would let the former wait for their timeout, and subscribe the latter again.
+        """
+        pongs, self._pongs = self._pongs, []
+        for pong in pongs:
+            if not pong.done():
+                pong.set_exception(errors.ConnectionClosedError())
+                pong.exception()  # Not everyone who sends a PING waits for it.
+        for sid in self._draining_sids:
+            self._remove_sub(sid)
+
+    async def drain_subscription(self, subscription: NatsSubscription) -> None:
+        """UNSUB, then PING/PONG, then take in what had arrived: nothing that was routed here is dropped."""
+        sid = subscription._id  # noqa: SLF001 - nats-py has no other name for it
+        self._draining_sids.add(sid)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                if self.is_connected:
+                    with contextlib.suppress(errors.Error, OSError):
+                        await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+                        return
+                # Nothing comes any more but what is here.
+                await subscription._pending_queue.join()  # noqa: SLF001
+        except TimeoutError:
+            logger.warning("the broker did not confirm the end of a subscription within %g s", DRAIN_TIMEOUT)
+        finally:
+            self._draining_sids.discard(sid)
+            self._remove_sub(sid)
+            subscription._stop_processing()  # noqa: SLF001
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         # The server lets any bytes pass as subject, reply subject and headers. nats-py decodes them unguarded, and an
@@ -85,6 +134,7 @@ class _Interest:
     receiver: Receiver
     max_pending: int
     overflow: OverflowReceiver | None
+    client: _Client | None = field(default=None)
     current: NatsSubscription | None = field(default=None)
 
     async def callback(self, message: Msg) -> None:
@@ -93,7 +143,8 @@ class _Interest:
         except Exception:
             logger.exception("a receiver of %s raised", self.subject)
 
-    async def attach(self, client: Client) -> None:
+    async def attach(self, client: _Client) -> None:
+        self.client = client
         self.current = await client.subscribe(
             self.subject, queue=self.queue, cb=self.callback, pending_msgs_limit=self.max_pending
         )
@@ -106,16 +157,33 @@ class _Interest:
 
     async def drain(self) -> None:
         self.connection.forget(self)
-        with contextlib.suppress(errors.Error, OSError):
-            if self.current is not None:
-                # UNSUB, then PING/PONG, then whatever had arrived: nothing that was routed here is dropped.
-                await self.current.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+        if self.client is not None and self.current is not None:
+            self.connection.draining.append(self)
+            try:
+                await self.client.drain_subscription(self.current)
+            finally:
+                self.connection.draining.remove(self)
+
+
+def _new_inbox() -> str:
+    return f"_INBOX.{secrets.token_hex(11)}"
 
 
 def _describe(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there (start a broker with `natsmesh broker`, or set NATS_URL)"
     return str(error) or type(error).__name__
+
+
+async def _publish_with_patience(
+    client: _Client, subject: str, data: bytes, reply: str, headers: Headers | None
+) -> None:
+    """Publish when the buffer is full: nats-py waits for it then, and swallows a cancellation while it waits."""
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 class NatsConnection:
@@ -129,9 +197,11 @@ class NatsConnection:
         self._urls = [part.strip() for part in (url or default_url()).split(",") if part.strip()]
         self._name = name
         self._credentials = str(credentials or os.environ.get("NATS_CREDS") or "")
-        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._client: Client | None = None
+        self._inbox = _new_inbox()
+        self._client: _Client | None = None
         self._interests: list[_Interest] = []
+        self.draining: list[_Interest] = []
+        """Subscriptions that take in their last messages."""
         self._listeners: list[Callable[[bool], None]] = []
         self._connected = asyncio.Event()
         self._closed = False
@@ -179,11 +249,19 @@ class NatsConnection:
                 raise ConnectionError(msg)
             if self._supervisor is not None:
                 return
-            self._client = await self._new_client()
+            # Anew: a process may have been forked since, and two of them must not see each other's replies.
+            self._inbox = _new_inbox()
+            client = await self._new_client()
+            if self._closed:
+                with contextlib.suppress(Exception):
+                    await client.close()
+                msg = "the connection was closed while it was made"
+                raise ConnectionError(msg)
+            self._client = client
             self._supervisor = asyncio.create_task(self._supervise(), name="natsmesh-nats-supervisor")
-            self._set_connected(True)
+            self._set_connected(client.is_connected)
 
-    async def _new_client(self) -> Client:
+    async def _new_client(self) -> _Client:
         client = _Client()
         causes: list[Exception] = []
 
@@ -191,6 +269,7 @@ class NatsConnection:
             self._on_error(error, causes)
 
         async def disconnected_cb() -> None:
+            client.connection_lost()
             if client is self._client:
                 self._set_connected(False)
 
@@ -206,8 +285,8 @@ class NatsConnection:
         if self._credentials:
             options["user_credentials"] = self._credentials
         try:
-            await asyncio.wait_for(
-                client.connect(
+            async with asyncio.timeout(CONNECT_TIMEOUT * max(1, len(self._urls)) + 1):
+                await client.connect(
                     servers=self._urls,
                     name=self._name or None,
                     error_cb=error_cb,
@@ -221,10 +300,13 @@ class NatsConnection:
                     reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # an int in its annotation only
                     ping_interval=PING_INTERVAL,
                     max_outstanding_pings=2,
+                    pending_size=BUFFER,
                     **options,
-                ),
-                timeout=CONNECT_TIMEOUT * max(1, len(self._urls)) + 1,
-            )
+                )
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await client.close()
+            raise
         except (OSError, errors.Error, TimeoutError, ValueError) as error:
             with contextlib.suppress(Exception):
                 await client.close()
@@ -239,7 +321,8 @@ class NatsConnection:
         causes.append(error)
         del causes[:-4]
         if isinstance(error, errors.SlowConsumerError):
-            interest = next((one for one in self._interests if one.current is error.sub), None)
+            interests = (*self._interests, *self.draining)
+            interest = next((one for one in interests if one.current is error.sub), None)
             if interest is not None and interest.overflow is not None:
                 interest.overflow(error.subject, error.reply)
                 return
@@ -257,7 +340,11 @@ class NatsConnection:
                 if not self._closed:
                     logger.warning("lost the connection to NATS at %s; reconnecting", self.url)
             for listener in list(self._listeners):
-                listener(connected)
+                try:
+                    listener(connected)
+                except Exception:
+                    # nats-py calls us in the middle of its reconnect, which an exception would end.
+                    logger.exception("a listener to the state of the connection raised")
         self._wake.set()
 
     async def _supervise(self) -> None:
@@ -269,7 +356,8 @@ class NatsConnection:
             limit = loop.time() + WATCHDOG
             while self._is_reconnecting and (left := limit - loop.time()) > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), left)
+                    async with asyncio.timeout(left):  # wait_for() may swallow a cancellation (before Python 3.12)
+                        await self._wake.wait()
                 self._wake.clear()
             if not self._connected.is_set():
                 await self._replace_client()
@@ -305,7 +393,7 @@ class NatsConnection:
                     await client.close()
                 await asyncio.sleep(RECONNECT_WAIT)
                 continue
-            self._set_connected(True)
+            self._set_connected(client.is_connected)
             return
 
     async def wait_connected(self) -> None:
@@ -328,7 +416,10 @@ class NatsConnection:
         if len(data) + 1024 > client.max_payload or headers is not None:
             self._check_size(client.max_payload, data, headers)
         try:
-            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
+            if client.pending_data_size + len(data) > BUFFER:
+                await _publish_with_patience(client, subject, data, reply, headers)
+            else:
+                await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
         except (errors.ConnectionClosedError, errors.ConnectionDrainingError, errors.OutboundBufferLimitError) as error:
             msg = f"not connected to NATS at {self.url}"
             raise ConnectionError(msg) from error
@@ -376,13 +467,12 @@ class NatsConnection:
             self._interests.remove(interest)
 
     async def flush(self, timeout: float = 5.0) -> None:
-        """PING/PONG. Raises ``TimeoutError``, ``ConnectionError``."""
-        client = self._client
-        if client is None:
-            msg = f"not connected to NATS at {self.url}"
-            raise ConnectionError(msg)
+        """PING/PONG, after the reconnect if there is one. Raises ``TimeoutError``, ``ConnectionError``."""
         try:
-            await client.flush(timeout)  # type: ignore[arg-type]  # an int in its annotation only
+            async with asyncio.timeout(timeout):
+                await self.wait_connected()
+                if self._client is not None:
+                    await self._client.flush(timeout)  # type: ignore[arg-type]  # an int in its annotation only
         except errors.TimeoutError as error:
             raise TimeoutError from error
         except errors.Error as error:
