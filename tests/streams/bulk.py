@@ -20,7 +20,7 @@ from tests.streams.buses import handlers, method, options
 
 PAUSE = 1.0
 """Seconds that the reader sleeps at first: all buffers are full then."""
-READ_SECONDS = 8.0
+READ_SECONDS = 5.0
 """How long it sleeps between messages, all in all."""
 
 
