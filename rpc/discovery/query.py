@@ -18,7 +18,8 @@ from rpc.wire.envelope import NATS_STATUS, NO_RESPONDERS
 logger = logging.getLogger(__name__)
 
 MAX_REPLIES = 10_000
-"""Replies that one question collects; a mesh of thousands of instances fits, an endless talker does not."""
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""Replies, and their bytes, that one question collects; a mesh of thousands fits, an endless talker does not."""
 
 
 def new_inbox(connection: Connection) -> str:
@@ -46,14 +47,21 @@ async def discover(
         if instance is not None:
             subject += f".{check_name(instance)}"
     replies: list[dict[str, Any]] = []
+    room = MAX_REPLY_BYTES
+    nobody = False
     arrived = asyncio.Event()
 
     def receive(message: Message) -> None:
-        reply = parse_reply(message, kind)
-        if reply is not None and len(replies) < MAX_REPLIES:
-            replies.append(reply)
-        if reply is not None or message.headers is not None:
+        nonlocal room, nobody
+        if is_no_responders(message):
+            nobody = True
             arrived.set()
+        elif len(replies) < MAX_REPLIES and len(message.data) <= room:
+            reply = parse_reply(message, kind)
+            if reply is not None:
+                room -= len(message.data)
+                replies.append(reply)
+                arrived.set()
 
     inbox = new_inbox(connection)
     subscription = await connection.subscribe(inbox, receive)
@@ -64,11 +72,12 @@ async def discover(
         while (left := min(wait, end - loop.time())) > 0:
             arrived.clear()
             try:
-                await asyncio.wait_for(arrived.wait(), left)
+                async with asyncio.timeout(left):  # wait_for() may swallow a cancellation (before Python 3.12)
+                    await arrived.wait()
             except TimeoutError:
                 break
-            if not replies:
-                break  # "No responders": nobody is there at all.
+            if nobody:
+                break
     finally:
         await subscription.unsubscribe()
     return sorted(replies, key=lambda reply: (reply["name"], reply["id"]))
@@ -87,7 +96,7 @@ async def find_gone(
 
     def receive(message: Message) -> None:
         instance = message.subject.rpartition(".")[2]
-        if message.headers is not None and message.headers.get(NATS_STATUS) == NO_RESPONDERS:
+        if is_no_responders(message):
             gone.add(instance)
         waiting.discard(instance)
         if not waiting:
@@ -100,10 +109,16 @@ async def find_gone(
             for instance in list(waiting):
                 await connection.publish(subjects.roll_call(instance), b"", reply=f"{inbox}.{instance}")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(all_known.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await all_known.wait()
         finally:
             await subscription.unsubscribe()
     return gone
+
+
+def is_no_responders(message: Message) -> bool:
+    """Tell whether it is NATS itself that answers: nobody is there to do it."""
+    return message.headers is not None and message.headers.get(NATS_STATUS) == NO_RESPONDERS and not message.data
 
 
 def parse_reply(message: Message, kind: str) -> dict[str, Any] | None:
@@ -133,7 +148,7 @@ async def fetch_schema(
     answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     def receive(message: Message) -> None:
-        right = message.headers is not None or (
+        right = is_no_responders(message) or (
             len(message.data) <= MAX_SCHEMA_BYTES and digest_of(message.data) == digest
         )
         if not right:
@@ -144,9 +159,10 @@ async def fetch_schema(
     subscription = await connection.subscribe(inbox, receive)
     try:
         await connection.publish((subjects or Subjects()).schema(digest), b"", reply=inbox)
-        message = await asyncio.wait_for(answer, timeout)
+        async with asyncio.timeout(timeout):
+            message = await answer
     finally:
         await subscription.unsubscribe()
-    if message.headers is not None:
+    if is_no_responders(message):
         raise LookupError(f"no instance serves the schema {digest[:12]}")
     return message.data

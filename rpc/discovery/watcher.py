@@ -8,6 +8,7 @@ late. The bus knows who listens, and says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -30,6 +31,12 @@ MAX_SERVICES = 2000
 
 MAX_INSTANCES = 10_000
 """Instances of one service that one watcher follows."""
+
+MAX_NAME = 256
+"""Characters of the name of a service, and of the id of an instance."""
+
+MAX_SCHEMA_MEMORY = 64 * 1024 * 1024
+"""Bytes of the schemas that are remembered besides those that views show."""
 
 MAX_SCHEMAS_TRIED = 4
 """Schemas of one service, from the newest version on, that are asked for before it is left without a new one."""
@@ -148,10 +155,11 @@ class ServiceWatcher:
                 logger.debug("not connected: asking again later")
             except Exception:
                 logger.exception("a discovery round failed")
-            try:
-                await asyncio.wait_for(self._ask_now.wait(), self._interval)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    self._interval
+                ):  # wait_for() may swallow a cancellation (before Python 3.12)
+                    await self._ask_now.wait()
 
     async def _ask(self) -> None:
         self._announcements.clear()
@@ -188,6 +196,8 @@ class ServiceWatcher:
         metadata = reply["metadata"]
         service, digest = metadata.get(SERVICE_KEY), metadata.get(SCHEMA_KEY, "")
         if not isinstance(service, str) or not isinstance(digest, str) or (digest and not _DIGEST.match(digest)):
+            return "", None
+        if len(service) > MAX_NAME or len(reply["id"]) > MAX_NAME:
             return "", None
         try:
             check_name(service)
@@ -257,6 +267,8 @@ class ServiceWatcher:
             return None
         self._missing_schemas.pop(digest, None)
         _remember(self._schemas, digest, known)
+        while sum(map(len, self._schemas.values())) > MAX_SCHEMA_MEMORY:
+            del self._schemas[next(iter(self._schemas))]
         return known
 
     def _tell(self, view: ServiceView) -> None:
