@@ -167,8 +167,9 @@ async def run(bus: Bus, calls: int, *, at_once: int = 100) -> Mixture:
     grown = census() - objects
     more_blocks = sys.getallocatedblocks() - blocks
     print(f"{calls} calls in {seconds:.1f} s: {dict(mixture.codes)}; grown: {dict(grown)}, {more_blocks} blocks")
-    assert not {kind: many for kind, many in grown.items() if many > 20}
-    assert more_blocks < calls / 20
+    # What grows by one with each call, or with each tenth one, is far beyond; the last calls may be held for a while.
+    assert not {kind: many for kind, many in grown.items() if many > calls // 200}
+    assert more_blocks < calls // 5
     return mixture
 
 
