@@ -58,18 +58,34 @@ class BodyReader:
                 return body
             return await self._read_on(message, receive, task)
         except asyncio.CancelledError:
-            if task in self._too_slow:
-                self._too_slow.discard(task)
-                task.uncancel()
-                raise HttpError(
-                    StatusCode.DEADLINE_EXCEEDED,
-                    "the body did not arrive in time",
-                    status=408,
-                    headers=[(b"connection", b"close")],
-                ) from None
+            self._raise_too_slow(task)
             raise
         finally:
             waiting.remove(task)
+
+    async def part(self, receive: Receive) -> Message:
+        """Return the next part of a body that somebody else puts together. Raises ``HttpError`` 408."""
+        task: asyncio.Task[Any] = asyncio.current_task(self._loop)  # type: ignore[assignment]  # an application has one
+        self._waiting.add(task, receive)
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            self._raise_too_slow(task)
+            raise
+        finally:
+            self._waiting.remove(task)
+
+    def _raise_too_slow(self, task: asyncio.Task[Any]) -> None:
+        """Raise ``HttpError`` 408 if it was us who cancelled the task."""
+        if task in self._too_slow:
+            self._too_slow.discard(task)
+            task.uncancel()
+            raise HttpError(
+                StatusCode.DEADLINE_EXCEEDED,
+                "the body did not arrive in time",
+                status=408,
+                headers=[(b"connection", b"close")],
+            ) from None
 
     async def _read_on(self, message: Message, receive: Receive, task: asyncio.Task[Any]) -> bytes:
         chunks: list[bytes] = []
@@ -83,15 +99,16 @@ class BodyReader:
                 size += len(chunk)
                 if size > self.limit:
                     raise self.too_large()
-                self._hold(task, size, len(chunk))
+                self.hold(task, len(chunk))
             if not message.get("more_body"):
                 return b"".join(chunks)
             self._waiting.remove(task)
             self._waiting.add(task, receive)
             message = await receive()
 
-    def _hold(self, task: asyncio.Task[Any], size: int, more: int) -> None:
-        self.held_by[task] = size
+    def hold(self, task: asyncio.Task[Any], more: int) -> None:
+        """Count bytes of a body that a request holds from now on. Raises ``HttpError`` 503 when it is too much."""
+        self.held_by[task] = self.held_by.get(task, 0) + more
         self._held += more
         if self._held > self._capacity:
             raise HttpError(
@@ -100,9 +117,9 @@ class BodyReader:
                 headers=[(b"retry-after", b"1")],
             )
 
-    def release(self) -> None:
-        """The running request needs its body no more."""
-        self._held -= self.held_by.pop(asyncio.current_task(self._loop), 0)  # type: ignore[arg-type]
+    def release(self, task: asyncio.Task[Any] | None = None) -> None:
+        """The request of a task (None: the running one) needs its body no more."""
+        self._held -= self.held_by.pop(task or asyncio.current_task(self._loop), 0)  # type: ignore[arg-type]
 
     def too_large(self) -> HttpError:
         """Return the 413 that names the limit."""

@@ -43,6 +43,9 @@ class Config:
     stream_timeout: float | None = None
     """The longest that a stream may last, whatever its client asks for; None: as long as both ends want it to."""
 
+    max_streams: int = 4096
+    """Streams at once in one worker. Each may hold 1 MiB (or its largest message) for a client that is slow."""
+
     heartbeat: float = 15.0
     """Server-sent events: a comment is sent when nothing else was for so long, lest somebody takes us for dead."""
 
@@ -82,8 +85,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port}: choose one from 1 to 65535, or 0 for a free one")
-        if self.workers < 1:
-            raise ConfigError(f"workers {self.workers}: at least 1 is needed")
+        for name in ("workers", "max_streams"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: at least 1 is needed")
         for name in ("timeout", "max_timeout", "heartbeat", "body_patience", "write_patience", "keep_alive"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")

@@ -74,9 +74,9 @@ class ConnectRoute:
         if head.content_type in self._codecs:
             if not head.content_encoding or head.content_encoding == b"identity":
                 return None
-            return partial(self._fallback, head)
+            return partial(self._fallback, self.info, head)
         if head.content_type.lower().startswith(_ELSEWHERE):
-            return partial(self._fallback, head)
+            return partial(self._fallback, self.info, head)
         # Capitals, spaces, quotes: whoever writes it unusually may wait for one normalisation.
         normalized = _normalized(head.content_type)
         if normalized != head.content_type and normalized in self._codecs:
@@ -137,7 +137,7 @@ class FallbackRoute:
                 status=415,
                 headers=[(b"accept-post", b"application/connect+json, application/connect+proto")],
             )
-        return partial(self._app, head)
+        return partial(self._app, self.info, head)
 
     def prepare(
         self, _head: RequestHead, _body: bytes, _segments: list[bytes], _query: bytes

@@ -26,6 +26,7 @@ from gateway.headers import RequestHead
 from gateway.schema import Method, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error
 from rpc import Call, StatusCode, StatusError
+from rpc import MethodInfo as CalledMethod
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class _Application(ConnectASGIApplication[None]):
         return ""
 
 
-ConnectApp = Callable[[RequestHead, Scope, Receive, Send], Awaitable[None]]
-"""An ASGI application that wants to know what was read of the headers."""
+ConnectApp = Callable[[CalledMethod, RequestHead, Scope, Receive, Send], Awaitable[None]]
+"""An ASGI application that wants to know the method and what was read of the headers."""
 
 
 def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
@@ -56,7 +57,7 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
         codecs=[BinaryCodec(), JsonCodec()],
     )
 
-    async def serve(head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(info: CalledMethod, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if _needs_trailers(content_type) and "http.response.trailers" not in scope.get("extensions", {}):
             body = connect_error(StatusCode.UNIMPLEMENTED, "gRPC needs HTTP/2", (), schema.registry)
@@ -68,10 +69,10 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
             return
         # connectrpc decodes every header as UTF-8; whoever sends another must not make it fail.
         headers = [(name, value) for name, value in scope["headers"] if value.isascii()]
-        exchange = Exchange(head, scope, send)
+        exchange = Exchange(info, head, scope, receive, send, server.bodies)
         token = connect_exchange.current.set(exchange)
         try:
-            await application({**scope, "headers": headers}, receive, exchange.send)
+            await application({**scope, "headers": headers}, exchange.receive, exchange.send)
         finally:
             connect_exchange.current.reset(token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import Any
 
@@ -10,13 +11,13 @@ from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.request import Headers, RequestContext
 from protobuf import wkt
 
-from gateway.body import Message
-from gateway.errors import details_of, status_of
+from gateway.body import BodyReader, Message, Receive
+from gateway.errors import HttpError, details_of, status_of
 from gateway.hangup import on_disconnect
 from gateway.headers import RequestHead, answer_headers
 from gateway.http_status import CONNECT_NAME
 from gateway.unary import Scope, Send
-from rpc import Call, Metadata, StatusCode, StatusError
+from rpc import Call, Metadata, MethodInfo, StatusCode, StatusError
 
 _STATUS_CODE = {Code(name): code for code, name in CONNECT_NAME.items()}
 
@@ -24,13 +25,38 @@ _STATUS_CODE = {Code(name): code for code, name in CONNECT_NAME.items()}
 class Exchange:
     """One HTTP request on its way through ``connectrpc``, which hands its handlers less than that."""
 
-    __slots__ = ("_scope", "_send", "_skip_message", "head")
+    __slots__ = ("_bodies", "_may_pause", "_receive", "_scope", "_send", "_skip_message", "_task", "head")
 
-    def __init__(self, head: RequestHead, scope: Scope, send: Send) -> None:
+    def __init__(
+        self, info: MethodInfo, head: RequestHead, scope: Scope, receive: Receive, send: Send, bodies: BodyReader
+    ) -> None:
         self.head = head
         self._scope = scope
+        self._receive = receive
         self._send = send
+        self._bodies = bodies
+        self._may_pause = info.client_streaming
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # an application has one
         self._skip_message = False
+
+    async def receive(self) -> Message:
+        """Return what comes from the client, as slowly and as much of it as may be held.
+
+        Raises ``ConnectError``.
+        """
+        try:
+            message = await (self._receive() if self._may_pause else self._bodies.part(self._receive))
+            if message.get("more_body"):
+                self._bodies.hold(self._task, len(message.get("body", b"")))
+            else:
+                self._may_pause = True  # What is left to come is the client's end, and there is no hurry.
+        except HttpError as error:
+            raise ConnectError(Code(CONNECT_NAME[error.code]), error.message) from error
+        return message
+
+    def message_taken(self) -> None:
+        """A request message has been put together and is on its way: what was held was mostly that."""
+        self._bodies.release(self._task)
 
     def skip_message(self) -> None:
         """Let the next response message not reach the client.

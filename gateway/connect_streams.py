@@ -16,7 +16,7 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 
 from gateway.connect_codecs import Converter, Response
-from gateway.connect_exchange import add_headers, connect_error, current, status_code
+from gateway.connect_exchange import Exchange, add_headers, connect_error, current, status_code
 from gateway.schema import Method
 from gateway.streams import SILENCE, beginning
 from gateway.unary import UnaryServer
@@ -64,9 +64,11 @@ async def _relay(
 ) -> AsyncIterator[Response]:
     """Yield the responses of a call, sending ``requests`` meanwhile. Raises ``ConnectError`` when it fails."""
     exchange = current.get()
-    async with server.open(call) as opened, _Sender(opened, requests) as sender:
-        exchange.cancel_at_disconnect(call)
-        try:
+    exchange.message_taken()
+    sender = _Sender(exchange, requests)
+    try:
+        async with server.open(call) as opened, sender.sending(opened):
+            exchange.cancel_at_disconnect(call)
             headers, message = await beginning(opened)
             add_headers(context.response_headers, headers)
             if message is SILENCE:
@@ -76,32 +78,37 @@ async def _relay(
             while message is not None:
                 yield Response(message, converter)
                 message = await opened.read()
-        except StatusError as error:
-            raise sender.failure or connect_error(call, error) from error
-        except ConnectError:
-            raise
-        except Exception as error:
-            logger.exception("%s: a stream failed", call.info.full_name)
-            raise ConnectError(Code.INTERNAL, "internal error") from error
-        finally:
-            exchange.ended()
-            add_headers(context.response_trailers, call.trailing_metadata)
+    except StatusError as error:
+        raise sender.failure or connect_error(call, error) from error
+    except ConnectError:
+        raise
+    except Exception as error:
+        logger.exception("%s: a stream failed", call.info.full_name)
+        raise ConnectError(Code.INTERNAL, "internal error") from error
+    finally:
+        exchange.ended()
+        add_headers(context.response_trailers, call.trailing_metadata)
 
 
 class _Sender:
     """Sends the requests of a call while its responses are read."""
 
-    def __init__(self, opened: OpenCall, requests: Requests | None) -> None:
-        self._opened = opened
+    def __init__(self, exchange: Exchange, requests: Requests | None) -> None:
+        self._exchange = exchange
         self._requests = requests
+        self._opened: OpenCall
         self._task: asyncio.Task[None] | None = None
         self.failure: ConnectError | None = None
         """What was wrong with the requests: for the client, it is the status of the call."""
 
-    async def __aenter__(self) -> Self:
+    def sending(self, opened: OpenCall) -> Self:
+        """Return a context in which the requests are sent."""
+        self._opened = opened
+        return self
+
+    async def __aenter__(self) -> None:
         if self._requests is not None:
             self._task = asyncio.get_running_loop().create_task(self._send(self._requests))
-        return self
 
     async def __aexit__(self, *_exception: object) -> None:
         if self._task is not None:
@@ -113,6 +120,7 @@ class _Sender:
         opened = self._opened
         try:
             async for request in requests:
+                self._exchange.message_taken()
                 if not await opened.write(request):
                     return
             await opened.half_close()

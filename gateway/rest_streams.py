@@ -100,18 +100,19 @@ class ServerStreamRoute:
             return
         deadline = server.stream_deadline(head.timeout)
         call = Call(self.info, request, metadata=tuple(head.metadata or ()), deadline=deadline)
-        async with server.open(call) as opened:
-            server.watch.add(call, receive)
-            try:
-                await self._relay(opened, response)
-            except (StatusError, ResponseError) as error:
-                await self._fail(error, call, response)
-            except asyncio.CancelledError:
-                # The server stops, and has waited for us as long as it may.
-                await self._fail(StatusError(StatusCode.UNAVAILABLE, "the gateway is shutting down"), call, response)
-                raise
-            finally:
-                server.watch.remove(call)
+        try:
+            async with server.open(call) as opened:
+                server.watch.add(call, receive)
+                try:
+                    await self._relay(opened, response)
+                finally:
+                    server.watch.remove(call)
+        except (StatusError, ResponseError) as error:
+            await self._fail(error, call, response)
+        except asyncio.CancelledError:
+            # The server stops, and has waited for us as long as it may.
+            await self._fail(StatusError(StatusCode.UNAVAILABLE, "the gateway is shutting down"), call, response)
+            raise
 
     async def _relay(self, opened: OpenCall, response: _Response) -> None:
         style = response.style

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +95,9 @@ class UnaryServer:
         self._timeout = config.timeout
         self._max_timeout = config.max_timeout
         self._stream_timeout = config.stream_timeout
+        self._max_streams = config.max_streams
+        self.streams = 0
+        """How many are under way."""
         self._tracer = tracer
         self._access_log = access_log
         self._loop = asyncio.get_running_loop()
@@ -110,9 +114,20 @@ class UnaryServer:
             timeout = limit
         return None if timeout is None else self._loop.time() + timeout
 
-    def open(self, call: Call) -> OpenCall:
-        """Return a call whose messages are to be read and written one by one."""
-        return OpenCall(self.invoke, call)
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[OpenCall]:
+        """Make a call whose messages are read and written one by one, within the block.
+
+        Raises ``StatusError`` when too many of them are under way.
+        """
+        if self.streams >= self._max_streams:
+            raise StatusError(StatusCode.UNAVAILABLE, "the gateway carries as many streams as it may: try again")
+        self.streams += 1
+        try:
+            async with OpenCall(self.invoke, call) as opened:
+                yield opened
+        finally:
+            self.streams -= 1
 
     async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
         """Answer one request."""
