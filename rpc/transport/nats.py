@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import secrets
@@ -134,6 +135,8 @@ class _Interest:
     receiver: Receiver
     max_pending: int
     overflow: OverflowReceiver | None
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """Context variables of whoever subscribed: the receiver has them, on the first client and on each later one."""
     client: _Client | None = field(default=None)
     current: NatsSubscription | None = field(default=None)
 
@@ -145,9 +148,10 @@ class _Interest:
 
     async def attach(self, client: _Client) -> None:
         self.client = client
-        self.current = await client.subscribe(
+        subscribing = client.subscribe(
             self.subject, queue=self.queue, cb=self.callback, pending_msgs_limit=self.max_pending
         )
+        self.current = await asyncio.get_running_loop().create_task(subscribing, context=self.context)
 
     async def unsubscribe(self) -> None:
         self.connection.forget(self)
@@ -251,14 +255,22 @@ class NatsConnection:
                 return
             # Anew: a process may have been forked since, and two of them must not see each other's replies.
             self._inbox = _new_inbox()
-            client = await self._new_client()
-            if self._closed:
-                with contextlib.suppress(Exception):
-                    await client.close()
-                msg = "the connection was closed while it was made"
-                raise ConnectionError(msg)
+            # In a context of their own: the tasks of a connection outlive the call that needed it first, and must not
+            # speak of it in their logs for ever.
+            loop, context = asyncio.get_running_loop(), contextvars.Context()
+            making = loop.create_task(self._new_client(), context=context)
+            try:
+                client = await making
+                if self._closed:
+                    msg = "the connection was closed while it was made"
+                    raise ConnectionError(msg)
+            except BaseException:
+                if making.done() and not making.cancelled() and making.exception() is None:
+                    with contextlib.suppress(Exception):
+                        await making.result().close()
+                raise
             self._client = client
-            self._supervisor = asyncio.create_task(self._supervise(), name="natsmesh-nats-supervisor")
+            self._supervisor = loop.create_task(self._supervise(), name="natsmesh-nats-supervisor", context=context)
             self._set_connected(client.is_connected)
 
     async def _new_client(self) -> _Client:

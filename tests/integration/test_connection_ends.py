@@ -1,6 +1,7 @@
 """Connections to a real broker that are given up, closed, lost or forked in the middle of something."""
 
 import asyncio
+import contextvars
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from tests.integration.processes import until
 SERVICE = "test.v1.Test"
 INFO = MethodInfo(SERVICE, "Do")
 TIMEOUT = 10.0
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="none")
 
 
 @pytest.fixture
@@ -265,3 +268,44 @@ def test_processes_forked_before_they_connected_are_two_for_everyone(broker: Bro
     parent, child = (line.split() for line in output.splitlines())
     assert parent[0] != child[0]
     assert parent[1] != child[1]
+
+
+async def test_handlers_keep_the_context_of_their_server_whatever_becomes_of_the_connection(
+    broker: Broker, channel: rpc.Channel
+) -> None:
+    seen: list[str] = []
+
+    async def do(request: bytes, context: object) -> bytes:
+        seen.append(VARIABLE.get())
+        return b""
+
+    connection = make_connection(broker.url)
+    VARIABLE.set("of the call that needed the connection first")
+    await connection.connect()
+    VARIABLE.set("of the server")
+    server = rpc.Server(connection)
+    handler = grpc.unary_unary_rpc_method_handler(do)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Do": handler})])
+    await server.start()
+    await channel.invoke(Call(INFO))
+    client = connection._client  # type: ignore[attr-defined]
+    client._transport.write(b"PUB too.large 99999999\r\n")  # The broker throws it out, for good.
+    await until(lambda: connection._client not in (None, client) and connection.is_connected)  # type: ignore[attr-defined]
+    await connection.flush()
+    await channel.invoke(Call(INFO))
+    assert seen == ["of the server"] * 2
+    await server.stop(None)
+    await connection.close()
+
+
+async def test_what_a_connection_logs_has_no_context_of_a_call(broker: Broker) -> None:
+    VARIABLE.set("of a call")
+    connection = await rpc.connect(broker.url)
+    seen: list[str] = []
+    connection.on_state_change(lambda connected: seen.append(VARIABLE.get()))
+    broker.kill()
+    await until(lambda: not connection.is_connected)
+    await asyncio.to_thread(broker.start)
+    await connection.wait_connected()
+    assert seen == ["none", "none"]
+    await connection.close()
