@@ -78,14 +78,17 @@ class Retry:
                     raise error
                 self._budget -= 1
             telemetry.attempt_failed(error, call.attempt, pause)
-            await self._pause(call, pause)
-            pause = min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
-            call.attempt += 1
-            # What came with the failure is no part of the answer to come.
-            call.initial_metadata = call.trailing_metadata = ()
+            failures = call.attempt
             try:
+                await self._pause(call, pause)
+                pause = min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
+                call.attempt += 1
+                # What came with the failure is no part of the answer to come.
+                call.initial_metadata = call.trailing_metadata = ()
                 await handler(call)
             except StatusError as next_error:
+                if next_error is call.cancelled and next_error.code is StatusCode.DEADLINE_EXCEEDED:
+                    raise _too_late(next_error, failures, error) from error
                 if not _may_be_repeated(call, next_error):
                     raise
                 error = next_error
@@ -127,3 +130,10 @@ def _may_be_repeated(call: Call, error: StatusError) -> bool:
 def _final(refusal: Refusal, runs: int) -> StatusError:
     """Return what is told of the last attempt: "never started" must not be said of a call that another one may have."""
     return StatusError(refusal.code, refusal.details) if runs else refusal
+
+
+def _too_late(deadline: StatusError, failures: int, last: StatusError) -> StatusError:
+    """Return what is told when the deadline ends the repeating: with the reason why it was repeated at all."""
+    how = "refused" if isinstance(last, Refusal) else "failed"
+    times = "once" if failures == 1 else f"{failures} times"
+    return StatusError(deadline.code, f"{deadline.details} ({how} {times}: {last.details})")
