@@ -31,6 +31,7 @@ from rpc.multicallable import (
 )
 from rpc.options import is_compression, read_options
 from rpc.policy import client_stack
+from rpc.policy.deadline import Deadlines
 from rpc.policy.retry import Retry
 from rpc.stats import Stats
 from rpc.status import Refusal, StatusCode, StatusError
@@ -98,6 +99,7 @@ class Channel(aio.Channel):
             self._carry,
             measure=self.stats.interceptor(),
             trace=telemetry.client_interceptor(),
+            deadlines=Deadlines(),
             retry=Retry() if retry else None,
         )
         """The stack that every call passes, as a ``Handler``."""
@@ -138,6 +140,8 @@ class Channel(aio.Channel):
                 try:
                     await self._connection.connect()
                 except ConnectionError as error:
+                    if self._connection.is_closed:
+                        raise StatusError(StatusCode.UNAVAILABLE, str(error)) from error  # It will not come back.
                     if not wait:
                         raise Refusal(str(error), "not-connected") from error
                     await asyncio.sleep(_RECONNECT_PAUSE)
@@ -281,8 +285,8 @@ class Channel(aio.Channel):
 async def _until_cancelled(call: Call, work: Any) -> None:
     """Await something on behalf of a call; a cancellation or the deadline of the call ends it."""
     task = asyncio.ensure_future(work)
-    call.on_cancel(lambda _error: task.cancel())
     try:
+        call.on_cancel(lambda _error: task.cancel())
         # Not `await task`: that would pass our own cancellation on, and Python 3.11's wait_for may swallow it there.
         await asyncio.wait([task])
     finally:
@@ -294,4 +298,4 @@ async def _until_cancelled(call: Call, work: Any) -> None:
     try:
         task.result()
     except ConnectionError as error:
-        raise Refusal(str(error), "not-connected") from error
+        raise StatusError(StatusCode.UNAVAILABLE, str(error)) from error  # Closed: it will not come back.

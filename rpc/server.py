@@ -27,6 +27,7 @@ from rpc.method import MethodInfo
 from rpc.options import is_compression, read_options
 from rpc.policy import server_stack
 from rpc.policy.compression import compress_responses
+from rpc.policy.deadline import Deadlines
 from rpc.policy.limits import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, ConcurrencyLimit
 from rpc.stats import Stats
 from rpc.subjects import Subjects
@@ -79,6 +80,7 @@ class Server(aio.Server):
         self._version = check_version(version)
         self._metadata = dict(metadata or {})
         self._subjects = Subjects(prefix)
+        self._deadlines = Deadlines()
         self._limit = ConcurrencyLimit(maximum_concurrent_rpcs or DEFAULT_CONCURRENCY, maximum_queued_rpcs)
         self._generic: list[grpc.GenericRpcHandler] = []
         self._registered: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
@@ -193,7 +195,14 @@ class Server(aio.Server):
         measure, trace = self.stats.interceptor(), telemetry.server_interceptor(self.stats.knows)
 
         def stack(handler: Handler) -> Handler:
-            return server_stack(handler, measure=measure, trace=trace, limit=self._limit, compress=self._compress)
+            return server_stack(
+                handler,
+                measure=measure,
+                trace=trace,
+                deadlines=self._deadlines,
+                limit=self._limit,
+                compress=self._compress,
+            )
 
         def lookup(method: str) -> tuple[MethodInfo, Handler] | None:
             info = service.methods.get(method) or self._undescribed(service.name, method)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rpc.call import Handler, Interceptor, compose
-from rpc.policy.deadline import enforce_deadline
+from rpc.policy.deadline import Deadlines
 from rpc.policy.retry import Retry
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ def client_stack(
     *,
     measure: Interceptor | None,
     trace: Interceptor | None,
+    deadlines: Deadlines,
     retry: Retry | None,
 ) -> Handler:
     """What a call passes on the caller's side, around the transport."""
     layers: list[Interceptor | None] = [
         measure,  # outside of everything: the duration that the application waits
         trace,  # one CLIENT span a call, whatever happens inside
-        enforce_deadline,  # bounds all attempts together
+        deadlines,  # bounds all attempts together
         retry,  # inside the deadline, so that it never sleeps past it; each attempt is one pass through the transport
     ]
     return compose([layer for layer in layers if layer is not None], transport)
@@ -37,6 +38,7 @@ def server_stack(
     *,
     measure: Interceptor | None,
     trace: Interceptor | None,
+    deadlines: Deadlines,
     limit: ConcurrencyLimit | None,
     compress: Interceptor | None = None,
 ) -> Handler:
@@ -45,7 +47,7 @@ def server_stack(
         limit,  # first: a refused call must cost nothing, is no call of this back-end, and is not counted as one
         measure,  # the time in the queue belongs to the caller's duration, not to the method's
         trace,  # one SERVER span for each call that is run
-        enforce_deadline,  # last before the handler starts: what expired in the queue is refused, not run
+        deadlines,  # last before the handler starts: what expired in the queue is refused, not run
         compress,  # a default, which the handler may overrule
     ]
     return compose([layer for layer in layers if layer is not None], dispatch)

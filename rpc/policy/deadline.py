@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any
 
 from rpc.deadline import EXCEEDED
 from rpc.status import StatusCode, StatusError
@@ -11,17 +12,70 @@ from rpc.status import StatusCode, StatusError
 if TYPE_CHECKING:
     from rpc.call import Call, Handler
 
+_MANY_ENDED = 512
+"""Ended calls that are kept in the heap at least, before it is made anew without them."""
 
-async def enforce_deadline(call: Call, handler: Handler) -> None:
-    """Cancel the call with DEADLINE_EXCEEDED at its deadline; the same on both sides."""
-    if call.deadline is None:
-        await handler(call)
-        return
-    loop = asyncio.get_running_loop()
-    if loop.time() >= call.deadline:
-        raise StatusError(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
-    timer = loop.call_at(call.deadline, call.cancel, StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
-    try:
-        await handler(call)
-    finally:
-        timer.cancel()
+
+class Deadlines:
+    """Cancels calls with DEADLINE_EXCEEDED at their deadlines; the same on both sides. One for each stack.
+
+    Nearly all calls end long before their deadlines. A timer of the event loop for each would cost more than all else
+    here; so there is one timer, for the earliest, and a heap for the others.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[list[Any]] = []
+        """``[deadline, number, call]``, earliest first; the call is None once it has ended."""
+        self._ended = 0
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, call: Call, handler: Handler) -> None:
+        """Pass the call on, until its deadline. Raises ``StatusError`` when that is over already."""
+        deadline = call.deadline
+        if deadline is None:
+            await handler(call)
+            return
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            raise StatusError(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+        self._number += 1
+        entry = [deadline, self._number, call]
+        heappush(self._heap, entry)
+        if self._heap[0] is entry:
+            self._set_timer(loop)
+        try:
+            await handler(call)
+        finally:
+            if entry[2] is not None:
+                entry[2] = None
+                self._ended += 1
+                if self._ended > _MANY_ENDED and self._ended * 2 > len(self._heap):
+                    self._forget_ended(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for the earliest deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._heap[0][0], self._expire, loop) if self._heap else None
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel what is due, and pass over what has ended, whenever it was due."""
+        heap, now = self._heap, loop.time()
+        while heap and (heap[0][2] is None or heap[0][0] <= now):
+            entry = heappop(heap)
+            call, entry[2] = entry[2], None
+            if call is None:
+                self._ended -= 1
+            else:
+                call.cancel(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+        self._set_timer(loop)
+
+    def _forget_ended(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._heap = [entry for entry in self._heap if entry[2] is not None]
+        heapify(self._heap)
+        self._ended = 0
+        self._set_timer(loop)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -88,6 +89,8 @@ class ServerTransport:
         self._methods: dict[str, Method] = {}
         self._held: dict[str, _Held] = {}
         """By reply subject: it is the name that caller and back-end share for a call."""
+        self._young: deque[_Held] = deque()
+        """Calls of one message each way that began within the last moments, oldest first, ended or not."""
         self._roll = rollcall.RollCaller(self._ask, silence_limit=silence_limit)
         self._sweeper: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
@@ -308,11 +311,10 @@ class ServerTransport:
     async def _serve_message(self, held: _Held, handler: Handler) -> None:
         """One request message came; one reply goes, in packets if it is too large for a message."""
         call, reply = held.call, held.call.peer
-        accept = self._loop.call_later(ACCEPT_AFTER, self._reply_soon, reply, b"", self._accepted_headers)
-        try:
-            error = await self._run(held, handler)
-        finally:
-            accept.cancel()
+        if not self._young:
+            self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones)
+        self._young.append(held)
+        error = await self._run(held, handler)
         if error is not None:
             await self._reply(reply, b"", self._failure(call, error))
             return
@@ -327,6 +329,21 @@ class ServerTransport:
         # The caller expects one reply: each packet must tell that it is none, even if the first one is lost.
         held.stream = stream = self._stream(call, _STREAM_HEADERS)
         await self._end_stream(held, stream, None)
+
+    def _accept_old_ones(self) -> None:
+        """Send the acceptance of the calls that have lasted for so long.
+
+        One timer serves them all, and looks again after the same time rather than when the next one is due: a timer for
+        each call would cost as much as its reply. So an acceptance comes up to ``2 * ACCEPT_AFTER`` after the call.
+        """
+        young, horizon = self._young, self._loop.time() - ACCEPT_AFTER
+        while young and young[0].since <= horizon:
+            held = young.popleft()
+            reply = held.call.peer
+            if self._held.get(reply) is held and held.stream is None:
+                self._reply_soon(reply, b"", self._accepted_headers)
+        if young:
+            self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones)
 
     async def _serve_packets(self, held: _Held, handler: Handler, opening: bytes) -> None:
         """The request came as the first packet of a stream."""

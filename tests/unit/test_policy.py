@@ -7,7 +7,7 @@ import pytest
 from rpc import Call, Handler, Interceptor, MethodInfo, Refusal, StatusCode, StatusError
 from rpc.call import compose
 from rpc.policy import client_stack, server_stack
-from rpc.policy.deadline import enforce_deadline
+from rpc.policy.deadline import Deadlines
 from rpc.policy.limits import ConcurrencyLimit
 from rpc.policy.retry import Retry
 from rpc.testing import FakeClock
@@ -93,7 +93,7 @@ async def test_what_is_over_is_not_begun() -> None:
 
     deadline = asyncio.get_running_loop().time()
     with pytest.raises(StatusError) as error:
-        await enforce_deadline(Call(INFO, deadline=deadline), handler)
+        await Deadlines()(Call(INFO, deadline=deadline), handler)
     assert error.value.code is StatusCode.DEADLINE_EXCEEDED
 
 
@@ -105,7 +105,7 @@ async def test_at_its_deadline_a_call_is_cancelled_where_it_is() -> None:
 
     async with FakeClock() as clock:
         call = Call(INFO, deadline=clock.time() + 3)
-        task = asyncio.create_task(enforce_deadline(call, handler))
+        task = asyncio.create_task(Deadlines()(call, handler))
         await clock.advance(2.9)
         assert not task.done()
         await clock.advance(0.1)
@@ -121,7 +121,7 @@ async def test_a_call_that_ended_in_time_is_left_alone() -> None:
 
     async with FakeClock() as clock:
         call = Call(INFO, deadline=clock.time() + 3)
-        await clock.run(enforce_deadline(call, handler))
+        await clock.run(Deadlines()(call, handler))
         await clock.advance(10)
     assert call.cancelled is None
 
@@ -132,7 +132,7 @@ async def test_the_longest_deadlines_are_no_problem() -> None:
     async def handler(_call: Call) -> None:
         await asyncio.sleep(0)
 
-    await enforce_deadline(Call(INFO, deadline=loop.time() + 99999999 * 3600), handler)
+    await Deadlines()(Call(INFO, deadline=loop.time() + 99999999 * 3600), handler)
 
 
 def test_the_first_reason_of_a_cancellation_stays() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rpc import Call, IdempotencyLevel, MethodInfo, Refusal, StatusCode, StatusError
 from rpc.policy import retry as retry_module
-from rpc.policy.deadline import enforce_deadline
+from rpc.policy.deadline import Deadlines
 from rpc.policy.retry import MAX_ATTEMPTS, MAX_REFUSED_SECONDS, Retry
 from rpc.testing import FakeClock
 
@@ -119,7 +119,7 @@ async def test_the_deadline_bounds_all_attempts_and_pauses(clock: FakeClock) -> 
     retry, backend = Retry(), Backend(refused())
     begin = clock.time()
     with pytest.raises(StatusError) as error:
-        await clock.run(enforce_deadline(Call(INFO, deadline=begin + 2), lambda call: retry(call, backend)))
+        await clock.run(Deadlines()(Call(INFO, deadline=begin + 2), lambda call: retry(call, backend)))
     assert error.value.code is StatusCode.DEADLINE_EXCEEDED
     assert clock.time() == pytest.approx(begin + 2)
     assert 5 < len(backend.attempts) < 100
