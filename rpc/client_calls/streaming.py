@@ -39,7 +39,8 @@ class _Style(enum.Enum):
 class _StreamingCall(CallBase):
     """A call with a stream in at least one direction; the stream is there once a back-end has accepted.
 
-    The task that carries the call knows it by a weak reference only: a call that its owner has forgotten is cancelled.
+    The task that carries the call knows it by a weak reference only: a call that its owner has forgotten is cancelled,
+    since there is nobody who could read or write what it waits for.
     """
 
     def __init__(
@@ -268,6 +269,11 @@ class UnaryStreamCall(_Responses, aio.UnaryStreamCall[Any, Any]):
 
 class StreamUnaryCall(_Requests, aio.StreamUnaryCall[Any, Any]):
     """A stream of requests, one response. Awaiting it gives the response or raises ``AioRpcError``."""
+
+    def __del__(self) -> None:
+        # Once all requests are sent, nobody is needed for the call to come to its end.
+        if not self._done_writing:
+            super().__del__()
 
     def __await__(self) -> Generator[Any, None, Any]:
         try:

@@ -71,6 +71,36 @@ async def test_a_call_whose_requests_are_still_sent_is_not_forgotten(serve: Serv
     await asyncio.wait_for(received.wait(), TIMEOUT)
 
 
+async def test_a_call_that_has_sent_all_requests_comes_to_its_end_though_forgotten(serve: Serve) -> None:
+    ended: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def gather(requests: AsyncIterator[Question], context: grpc.aio.ServicerContext) -> Answer:
+        context.add_done_callback(lambda context: ended.put_nowait(context.cancelled()))
+        answer = Answer(number=len([None async for _request in requests]))
+        await asyncio.sleep(0.05)
+        gc.collect()
+        return answer
+
+    (await serve(Gather=gather)).Gather([Question()] * 3)
+    assert not await asyncio.wait_for(ended.get(), TIMEOUT)
+
+
+async def test_a_call_that_is_forgotten_while_requests_are_written_is_cancelled(serve: Serve) -> None:
+    ended = asyncio.Event()
+
+    async def gather(requests: AsyncIterator[Question], context: grpc.aio.ServicerContext) -> Answer:
+        context.add_done_callback(lambda _context: ended.set())
+        return Answer(number=len([None async for _request in requests]))
+
+    stub = await serve(Gather=gather)
+
+    async def write() -> None:
+        await stub.Gather().write(Question())
+
+    await write()
+    await asyncio.wait_for(ended.wait(), TIMEOUT)
+
+
 async def test_the_iterator_of_requests_is_given_up_when_the_server_has_answered(serve: Serve) -> None:
     given_up = asyncio.Event()
 
