@@ -56,7 +56,7 @@ class RollCaller:
     def sweep(self, now: float, held: dict[str, list[str]]) -> list[str]:
         """Ask all peers that hold calls (peer -> calls); return those that have been silent for too long."""
         # When this process itself stood still, the answers are here, but were not read yet: that time does not count.
-        passed = min(now - self._last, 2 * INTERVAL)
+        passed = min(now - self._last, INTERVAL)
         self._last = now
         self._round += 1
         for peer in self._silent.keys() - held.keys():
