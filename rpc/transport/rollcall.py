@@ -75,7 +75,8 @@ class RollCaller:
     def _turn(self, calls: list[str]) -> list[str]:
         if len(calls) <= MAX_CALLS:
             return calls
-        begin = self._round * MAX_CALLS % len(calls)
+        turns = -(-len(calls) // MAX_CALLS)
+        begin = self._round % turns * MAX_CALLS
         return calls[begin : begin + MAX_CALLS]
 
     def heard(self, peer: str) -> None:
