@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from tests.streams.buses import LIMIT, NOTICED, NatsBus, released, until
+from tests.streams.buses import NOTICED, NatsBus, released, until
 from tests.streams.processes import Cable, Peer
 from tests.streams.standing import NAMES, Handlers, stand_all
 
@@ -80,25 +80,6 @@ async def test_the_caller_dies(nats: NatsBus, cable: Cable, death: str) -> None:
             await comes_to_itself(peer, cable, death)
             await until(lambda: not peer.state["open"])
             assert peer.state["codes"] == dict.fromkeys(NAMES, "UNAVAILABLE")
-
-
-async def test_an_own_stillness_is_not_the_silence_of_others(nats: NatsBus) -> None:
-    """A process that blocks for longer than the limit finds the answers of its peers when it goes on."""
-    handlers = Handlers()
-    async with Peer("server", nats._url, "60") as peer:
-        await until(lambda: peer.state)
-        channel = nats.channel()
-        standing = await stand_all(channel)
-        for _ in range(3):
-            await asyncio.sleep(0.6)
-            time.sleep(1.5 * LIMIT)  # noqa: ASYNC251 - that is the point
-        await asyncio.sleep(0.6)
-        assert not [one.name for one in standing if one.call.done()]
-        assert not handlers.ended
-        await until(lambda: peer.state["running"] == len(NAMES))
-        for one in standing:
-            one.call.cancel()
-        await until(lambda: peer.state["running"] == 0)
 
 
 async def test_a_cable_that_was_pulled_and_plugged_again_carries_new_calls(nats: NatsBus, cable: Cable) -> None:

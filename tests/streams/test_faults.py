@@ -10,7 +10,8 @@ import pytest
 import rpc
 from rpc.testing import FakeClock, MemoryMesh
 from rpc.transport.memory import MemoryMessage
-from tests.streams.buses import KINDS, handlers, leftovers, method, options
+from tests.streams.buses import KINDS, MemoryBus, handlers, leftovers, method, options, outcome, released, until
+from tests.streams.standing import Handlers
 
 LARGE = b"x" * 1_500_000
 """More than the broker takes in one message."""
@@ -177,3 +178,27 @@ async def test_one_message_goes_wrong(kind: str, size: str) -> None:
             assert codes[0] is grpc.StatusCode.UNAVAILABLE
         if messages > 2:
             assert grpc.StatusCode.INTERNAL in codes, what
+
+
+@pytest.mark.parametrize("name", ["collect idle", "spread idle", "spread flowing", "talk idle"])
+async def test_two_back_ends_take_the_same_call(memory: MemoryBus, name: str) -> None:
+    """A request that was doubled on its way reaches two members of the queue group."""
+    here, there = Handlers(), Handlers()
+    servers = [await memory.serve(**here.behaviors), await memory.serve(**there.behaviors)]
+    channel = memory.channel()
+    await channel.channel_ready()
+
+    def to_both(message: MemoryMessage) -> int:
+        if not message.subject.startswith("rpc."):
+            return 1
+        for interest in memory.mesh.interests:
+            if interest.queue and interest.matches(message.subject.split(".")):
+                interest.deliver(message)
+        return 0
+
+    memory.mesh.fault = to_both
+    kind, _, how = name.partition(" ")
+    call = method(channel, kind)(how.encode()) if kind == "spread" else method(channel, kind)()
+    assert await outcome(call) == (grpc.StatusCode.INTERNAL, "two back-ends took the same call")
+    await until(lambda: here.ended == there.ended == ["cancelled"])
+    await released(channel, *servers)
