@@ -11,7 +11,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from rpc.status import Refusal
+from rpc.deadline import EXCEEDED
+from rpc.status import Refusal, StatusCode
 
 if TYPE_CHECKING:
     from rpc.call import Call, Handler
@@ -43,7 +44,7 @@ class ConcurrencyLimit:
     async def __call__(self, call: Call, handler: Handler) -> None:
         """Run the call, perhaps after a wait. Raises ``Refusal`` when the queue is full."""
         if self.running >= self.limit:
-            await self._wait_for_turn()
+            await self._wait_for_turn(call)
         else:
             self.running += 1
         try:
@@ -51,12 +52,16 @@ class ConcurrencyLimit:
         finally:
             self._hand_over()
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_turn(self, call: Call) -> None:
         if len(self._waiting) >= self.queue:
             details = f"the back-end is busy ({self.limit} calls at once, {self.queue} waiting)"
             raise Refusal(details, "queue-full")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._waiting.append(turn)
+        timer: asyncio.TimerHandle | None = None
+        if call.deadline is not None:  # What expires here must not keep others out of the queue.
+            timer = loop.call_at(call.deadline, call.cancel, StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
         try:
             await turn
         except asyncio.CancelledError:
@@ -65,6 +70,9 @@ class ConcurrencyLimit:
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def refuse_waiting(self) -> None:
         """Send away all calls that wait for their turn: no handler has seen them, so they may go elsewhere."""

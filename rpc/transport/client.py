@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_ABANDONED = 4096
 """Calls that were given up before anyone accepted them, remembered so that they can still be cancelled."""
 
+MAX_METHODS = 2000
+"""Methods whose subjects are remembered."""
+
 LAST_CANCELLATIONS = 0.1
 """Seconds that a channel that closes waits at most for the back-ends that have just taken its calls to say so: they are
 to be told that the calls are cancelled. (Those that do not hear of it find out by roll calls.)"""
@@ -264,7 +267,8 @@ class ClientTransport:
             subject = self._subjects.method(call.info.service, call.info.name)
         except ValueError as error:
             raise StatusError(StatusCode.UNIMPLEMENTED, str(error)) from None
-        self._method_subjects[call.info.path] = subject
+        if len(self._method_subjects) < MAX_METHODS:  # A proxy's callers may invent names for ever.
+            self._method_subjects[call.info.path] = subject
         return subject
 
     async def _publish(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:

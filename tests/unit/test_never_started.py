@@ -12,7 +12,8 @@ import rpc
 from rpc import Call, IdempotencyLevel, MethodInfo, Refusal, StatusCode, StatusError
 from rpc.policy.limits import ConcurrencyLimit
 from rpc.policy.retry import Retry
-from rpc.testing import FakeClock, MemoryMesh
+from rpc.subjects import Subjects
+from rpc.testing import FakeClock, MemoryMesh, MemoryMessage
 
 SERVICE = "test.v1.Test"
 INFO = MethodInfo(SERVICE, "Do")
@@ -182,3 +183,49 @@ async def test_nor_does_a_call_that_was_about_to_be_sent_again(memory_mesh: Memo
         await first.close()
         await server.stop(None)
         await connection.close()
+
+
+async def test_a_call_that_expires_in_the_queue_makes_room_at_once(memory_mesh: MemoryMesh) -> None:
+    """Not every caller says that it does not wait any more; a plain NATS request does not."""
+
+    async def do(request: bytes, context: object) -> bytes:
+        await asyncio.sleep(30)
+        return request
+
+    async with FakeClock() as clock:
+        server = await serve(memory_mesh, do, maximum_concurrent_rpcs=1, maximum_queued_rpcs=1)
+        caller = memory_mesh.connection()
+        await caller.connect()
+        received: list[MemoryMessage] = []
+        await caller.subscribe("answers.*", received.append)
+        subject = Subjects().method(SERVICE, "Do")
+        await caller.publish(subject, b"1", reply="answers.1")
+        await clock.advance(0)
+        await caller.publish(subject, b"2", reply="answers.2", headers={"grpc-timeout": "1S"})
+        await clock.advance(1.5)
+        assert [
+            (m.subject, (m.headers or {}).get("grpc-status"))
+            for m in received
+            if "mesh-accepted" not in (m.headers or {})
+        ] == [("answers.2", str(StatusCode.DEADLINE_EXCEEDED.value[0]))]
+        await caller.publish(subject, b"3", reply="answers.3")
+        await clock.advance(40)
+        assert received[-1].subject == "answers.1"
+        await clock.advance(30)
+        assert (received[-1].subject, received[-1].data) == ("answers.3", b"3")
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_waiting_for_a_connection_that_was_closed_ends(memory_mesh: MemoryMesh, used: bool) -> None:
+    server = await serve(memory_mesh, echo)
+    connection = memory_mesh.connection()
+    async with rpc.Channel(connection) as channel:
+        if used:
+            await channel.invoke(Call(INFO))
+        await connection.close()
+        with pytest.raises((StatusError, ConnectionError), match="closed"):
+            await asyncio.wait_for(channel.channel_ready(), 5)
+        with pytest.raises(StatusError, match="closed"):
+            await asyncio.wait_for(channel.invoke(Call(INFO, wait_for_ready=True)), 5)
+    await server.stop(None)
