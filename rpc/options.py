@@ -13,7 +13,9 @@ import grpc
 
 from rpc.transport.client import DEFAULT_MAX_MESSAGE
 from rpc.transport.rollcall import SILENCE_LIMIT
-from rpc.wire.stream import INITIAL_WINDOW
+from rpc.wire.frames import INITIAL_WINDOW, MAX_CREDIT
+
+MAX_RECEIVE = "grpc.max_receive_message_length"
 
 UNLIMITED = 2**31 - 1
 """What ``-1`` means for a message size, in bytes: the size that lengths in gRPC's frames can express."""
@@ -25,8 +27,6 @@ class TransportOptions:
 
     max_receive: int = DEFAULT_MAX_MESSAGE
     """Bytes of one received message: ``grpc.max_receive_message_length``."""
-    max_send: int = UNLIMITED
-    """Bytes of one sent message: ``grpc.max_send_message_length``."""
     window: int = INITIAL_WINDOW
     """Bytes of a stream that are taken in before they are read: ``natsmesh.window``."""
     silence_limit: float = SILENCE_LIMIT
@@ -37,15 +37,14 @@ def read_options(options: Iterable[tuple[str, Any]] | None) -> TransportOptions:
     """Return what gRPC's list of options says. Raises ``ValueError`` for a value that cannot be."""
     given = dict(options or ())
     values: dict[str, Any] = {}
-    for name, field in (("max_receive_message_length", "max_receive"), ("max_send_message_length", "max_send")):
-        size = given.get(f"grpc.{name}")
-        if size is not None:
-            if not isinstance(size, int) or size < -1:
-                raise ValueError(f"option grpc.{name} must be a size in bytes, or -1 for no limit (got {size!r})")
-            values[field] = UNLIMITED if size == -1 else size
+    size = given.get(MAX_RECEIVE)
+    if size is not None:
+        if not isinstance(size, int) or size < -1:
+            raise ValueError(f"option {MAX_RECEIVE} must be a size in bytes, or -1 for no limit (got {size!r})")
+        values["max_receive"] = UNLIMITED if size == -1 else size
     window = given.get("natsmesh.window")
     if window is not None:
-        values["window"] = max(INITIAL_WINDOW, int(window))
+        values["window"] = min(max(INITIAL_WINDOW, int(window)), MAX_CREDIT)
     keepalive = given.get("grpc.keepalive_timeout_ms")
     if keepalive is not None:
         values["silence_limit"] = max(1.0, int(keepalive) / 1000)
