@@ -42,6 +42,10 @@ class Deadlines:
             loop = self._loop = asyncio.get_running_loop()
         if loop.time() >= deadline:
             raise StatusError(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+        if self._ended == len(self._heap):
+            # Nobody is under way: begin anew, or the next timer would be one for a call that has ended.
+            self._heap.clear()
+            self._ended = 0
         self._number += 1
         entry = [deadline, self._number, call]
         heappush(self._heap, entry)

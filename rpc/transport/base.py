@@ -36,9 +36,6 @@ class Message(Protocol):
 Receiver = Callable[[Message], None]
 """Takes one message: called on the event loop, in order of arrival; must return at once and must not raise."""
 
-OverflowReceiver = Callable[[str, str], None]
-"""Told ``(subject, reply)`` of a message that the client library had to drop because its buffer was full."""
-
 
 class Subscription(Protocol):
     """Interest in a subject."""
@@ -96,8 +93,6 @@ class Connection(Protocol):
         receiver: Receiver,
         *,
         queue: str = "",
-        max_pending: int = 65536,
-        overflow: OverflowReceiver | None = None,
     ) -> Subscription:
         """Subscribe; with ``queue`` each message goes to one random member of that group."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from rpc.transport.base import Headers, OverflowReceiver, Receiver
+from rpc.transport.base import Headers, Receiver
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """The default of nats-server, in bytes."""
@@ -43,8 +43,6 @@ class _Interest:
     tokens: tuple[str, ...]
     queue: str
     receiver: Receiver
-    max_pending: int
-    overflow: OverflowReceiver | None
     pending: deque[MemoryMessage] = field(default_factory=deque)
     scheduled: bool = False
     closed: bool = False
@@ -60,10 +58,6 @@ class _Interest:
         return len(mine) == len(tokens)
 
     def deliver(self, message: MemoryMessage) -> None:
-        if len(self.pending) >= self.max_pending:
-            if self.overflow is not None:
-                self.overflow(message.subject, message.reply)
-            return
         self.pending.append(message)
         if not self.scheduled:
             self.scheduled = True
@@ -233,11 +227,9 @@ class MemoryConnection:
         receiver: Receiver,
         *,
         queue: str = "",
-        max_pending: int = 65536,
-        overflow: OverflowReceiver | None = None,
     ) -> _Interest:
         """Subscribe."""
-        interest = _Interest(self._mesh, self, tuple(subject.split(".")), queue, receiver, max_pending, overflow)
+        interest = _Interest(self._mesh, self, tuple(subject.split(".")), queue, receiver)
         self._mesh.interests.append(interest)
         return interest
 

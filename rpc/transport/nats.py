@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nats import errors
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from rpc.transport.base import Headers, OverflowReceiver, Receiver
+from rpc.transport.base import Headers, Receiver
+from rpc.transport.nats_client import DirectClient
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from nats.aio.msg import Msg
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +39,6 @@ RECONNECT_WAIT = 0.25
 
 WATCHDOG = 5.0
 """Seconds without a connection after which the client is thrown away and a new one is built."""
-
-BUFFER = 2 * 1024 * 1024
-"""Bytes that are gathered for one write to the socket, before those who publish have to wait."""
-
-DRAIN_TIMEOUT = 10.0
-"""Seconds that the broker may take to confirm that it sends nothing more to a subscription."""
 
 CONNECT_TIMEOUT = 2
 """Seconds for one attempt to connect."""
@@ -62,69 +54,6 @@ def _without_credentials(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-class _Client(Client):
-    """nats-py's client, with a few of its internals mended (ADR 0007): its public API gives no hold on them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._draining_sids: set[int] = set()
-
-    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        # nats-py writes PING at once, past the commands that it gathers for its next write: the PONG would say nothing
-        # of the UNSUB, SUB or PUB before it, and a drained subscription would lose what came between the two.
-        if self._pending and self._transport is not None:
-            commands, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(commands)
-        await super()._send_ping(future)
-
-    async def _process_pong(self) -> None:
-        # Who sent the PING may have given up, cancelled or after its timeout. nats-py would answer it all the same, and
-        # that exception would end its read loop, while it goes on saying that it is connected.
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
-
-    def connection_lost(self) -> None:
-        """No PONG comes any more, and no message for what is being drained: to be called before the reconnect.
-
-        nats-py would let the former wait for their timeout, and subscribe the latter again.
-        """
-        pongs, self._pongs = self._pongs, []
-        for pong in pongs:
-            if not pong.done():
-                pong.set_exception(errors.ConnectionClosedError())
-                pong.exception()  # Not everyone who sends a PING waits for it.
-        for sid in self._draining_sids:
-            self._remove_sub(sid)
-
-    async def drain_subscription(self, subscription: NatsSubscription) -> None:
-        """UNSUB, then PING/PONG, then take in what had arrived: nothing that was routed here is dropped."""
-        sid = subscription._id  # noqa: SLF001 - nats-py has no other name for it
-        self._draining_sids.add(sid)
-        try:
-            async with asyncio.timeout(DRAIN_TIMEOUT):
-                if self.is_connected:
-                    with contextlib.suppress(errors.Error, OSError):
-                        await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
-                        return
-                # Nothing comes any more but what is here.
-                await subscription._pending_queue.join()  # noqa: SLF001
-        except TimeoutError:
-            logger.warning("the broker did not confirm the end of a subscription within %g s", DRAIN_TIMEOUT)
-        finally:
-            self._draining_sids.discard(sid)
-            self._remove_sub(sid)
-            subscription._stop_processing()  # noqa: SLF001
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        # The server lets any bytes pass as subject, reply subject and headers. nats-py decodes them unguarded, and an
-        # exception here ends its read loop while it goes on saying that it is connected.
-        try:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        except (ValueError, LookupError) as error:
-            logger.warning("a malformed message to %r was dropped: %s", subject[:64], error)
-
-
 @dataclass(eq=False, slots=True)
 class _Interest:
     """A subscription that outlives the client it was made on."""
@@ -133,25 +62,14 @@ class _Interest:
     subject: str
     queue: str
     receiver: Receiver
-    max_pending: int
-    overflow: OverflowReceiver | None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     """Context variables of whoever subscribed: the receiver has them, on the first client and on each later one."""
-    client: _Client | None = field(default=None)
+    client: DirectClient | None = field(default=None)
     current: NatsSubscription | None = field(default=None)
 
-    async def callback(self, message: Msg) -> None:
-        try:
-            self.receiver(message)
-        except Exception:
-            logger.exception("a receiver of %s raised", self.subject)
-
-    async def attach(self, client: _Client) -> None:
+    async def attach(self, client: DirectClient) -> None:
         self.client = client
-        subscribing = client.subscribe(
-            self.subject, queue=self.queue, cb=self.callback, pending_msgs_limit=self.max_pending
-        )
-        self.current = await asyncio.get_running_loop().create_task(subscribing, context=self.context)
+        self.current = await client.subscribe_direct(self.subject, self.queue, self.receiver, self.context)
 
     async def unsubscribe(self) -> None:
         self.connection.forget(self)
@@ -162,11 +80,7 @@ class _Interest:
     async def drain(self) -> None:
         self.connection.forget(self)
         if self.client is not None and self.current is not None:
-            self.connection.draining.append(self)
-            try:
-                await self.client.drain_subscription(self.current)
-            finally:
-                self.connection.draining.remove(self)
+            await self.client.drain_subscription(self.current)
 
 
 def _new_inbox() -> str:
@@ -177,17 +91,6 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there (start a broker with `natsmesh broker`, or set NATS_URL)"
     return str(error) or type(error).__name__
-
-
-async def _publish_with_patience(
-    client: _Client, subject: str, data: bytes, reply: str, headers: Headers | None
-) -> None:
-    """Publish when the buffer is full: nats-py waits for it then, and swallows a cancellation while it waits."""
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
-    await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 class NatsConnection:
@@ -202,10 +105,8 @@ class NatsConnection:
         self._name = name
         self._credentials = str(credentials or os.environ.get("NATS_CREDS") or "")
         self._inbox = _new_inbox()
-        self._client: _Client | None = None
+        self._client: DirectClient | None = None
         self._interests: list[_Interest] = []
-        self.draining: list[_Interest] = []
-        """Subscriptions that take in their last messages."""
         self._listeners: list[Callable[[bool], None]] = []
         self._connected = asyncio.Event()
         self._closed = False
@@ -273,8 +174,8 @@ class NatsConnection:
             self._supervisor = loop.create_task(self._supervise(), name="natsmesh-nats-supervisor", context=context)
             self._set_connected(client.is_connected)
 
-    async def _new_client(self) -> _Client:
-        client = _Client()
+    async def _new_client(self) -> DirectClient:
+        client = DirectClient()
         causes: list[Exception] = []
 
         async def error_cb(error: Exception) -> None:
@@ -312,7 +213,6 @@ class NatsConnection:
                     reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # an int in its annotation only
                     ping_interval=PING_INTERVAL,
                     max_outstanding_pings=2,
-                    pending_size=BUFFER,
                     **options,
                 )
         except asyncio.CancelledError:
@@ -332,12 +232,6 @@ class NatsConnection:
     def _on_error(self, error: Exception, causes: list[Exception]) -> None:
         causes.append(error)
         del causes[:-4]
-        if isinstance(error, errors.SlowConsumerError):
-            interests = (*self._interests, *self.draining)
-            interest = next((one for one in interests if one.current is error.sub), None)
-            if interest is not None and interest.overflow is not None:
-                interest.overflow(error.subject, error.reply)
-                return
         # What is not permitted fails in silence otherwise: the server tells it to nobody else.
         level = logging.WARNING if "permissions violation" in str(error).lower() else logging.DEBUG
         logger.log(level, "NATS at %s: %s", self.url, _describe(error))
@@ -428,11 +322,9 @@ class NatsConnection:
         if len(data) + 1024 > client.max_payload or headers is not None:
             self._check_size(client.max_payload, data, headers)
         try:
-            if client.pending_data_size + len(data) > BUFFER:
-                await _publish_with_patience(client, subject, data, reply, headers)
-            else:
-                await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # only iterated
-        except (errors.ConnectionClosedError, errors.ConnectionDrainingError, errors.OutboundBufferLimitError) as error:
+            if client.send(subject, reply, data, headers):
+                await client.take_in()
+        except OSError as error:
             msg = f"not connected to NATS at {self.url}"
             raise ConnectionError(msg) from error
         except errors.Error as error:
@@ -456,11 +348,9 @@ class NatsConnection:
         receiver: Receiver,
         *,
         queue: str = "",
-        max_pending: int = 65536,
-        overflow: OverflowReceiver | None = None,
     ) -> _Interest:
         """Subscribe. See ``transport.base.Connection``."""
-        interest = _Interest(self, subject, queue, receiver, max_pending, overflow)
+        interest = _Interest(self, subject, queue, receiver)
         self._interests.append(interest)
         if self._client is not None:
             try:

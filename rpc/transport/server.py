@@ -129,8 +129,6 @@ class ServerTransport:
                     self._subjects.service(service),
                     self._receive,
                     queue=QUEUE_GROUP,
-                    max_pending=max(1024, 2 * self._max_tasks),
-                    overflow=self._overflow,
                 )
             )
         await self._connection.flush()
@@ -188,7 +186,9 @@ class ServerTransport:
             return
         if len(self._calls) >= self._max_tasks + 1024:
             # Far over the bound, not even refusals are made one by one: the message counts as not received.
-            self._overflow(message.subject, message.reply)
+            details = "the back-end could not take the message in"
+            headers = envelope.error_headers(StatusCode.UNAVAILABLE, details, refused="queue-full")
+            self._reply_soon(message.reply, b"", headers)
             return
         subject = message.subject
         method = self._methods.get(subject) or self._lookup(subject)
@@ -220,12 +220,6 @@ class ServerTransport:
             self._roll_answered(kind[7:], message)
         elif kind.startswith("rpc."):
             self._receive(message)
-
-    def _overflow(self, _subject: str, reply: str) -> None:
-        headers = envelope.error_headers(
-            StatusCode.UNAVAILABLE, "the back-end could not take the message in", refused="queue-full"
-        )
-        self._reply_soon(reply, b"", headers)
 
     def _reply_soon(self, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
         if reply:

@@ -180,17 +180,6 @@ async def test_unsubscribing_drops_what_was_not_received_and_draining_does_not(m
     await first.unsubscribe()
 
 
-async def test_beyond_its_buffer_a_subscription_overflows(memory_mesh: MemoryMesh) -> None:
-    connection, inbox = await connected(memory_mesh), Inbox()
-    told: list[tuple[str, str]] = []
-    await connection.subscribe("a", inbox, max_pending=2, overflow=lambda *what: told.append(what))
-    for number in range(4):
-        await connection.publish("a", b"", reply=f"r{number}")
-    await connection.flush()
-    assert len(inbox.messages) == 2
-    assert told == [("a", "r2"), ("a", "r3")]
-
-
 async def test_too_large_and_malformed_messages_are_refused() -> None:
     connection = await connected(MemoryMesh(max_payload=100))
     await connection.publish("a", bytes(100))

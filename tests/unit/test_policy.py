@@ -45,7 +45,13 @@ async def test_a_refusal_is_retried_inside_what_is_measured_and_traced() -> None
         if call.attempt < 3:
             raise Refusal("busy", "queue-full")
 
-    stack = client_stack(transport, measure=noting("measure", seen), trace=noting("trace", seen), retry=Retry())
+    stack = client_stack(
+        transport,
+        measure=noting("measure", seen),
+        trace=noting("trace", seen),
+        deadlines=Deadlines(),
+        retry=Retry(),
+    )
     await stack(Call(INFO))
     assert seen == ["measure in", "trace in", "attempt 1", "attempt 2", "attempt 3", "trace out", "measure out"]
 
@@ -58,7 +64,13 @@ async def test_what_is_refused_is_neither_measured_nor_traced() -> None:
         await release.wait()
 
     limit = ConcurrencyLimit(1, 0)
-    stack = server_stack(handler, measure=noting("measure", seen), trace=noting("trace", seen), limit=limit)
+    stack = server_stack(
+        handler,
+        measure=noting("measure", seen),
+        trace=noting("trace", seen),
+        deadlines=Deadlines(),
+        limit=limit,
+    )
     first = asyncio.create_task(stack(Call(INFO)))
     await asyncio.sleep(0)
     with pytest.raises(Refusal):
@@ -75,7 +87,7 @@ async def test_what_expires_while_it_waits_for_its_turn_is_not_run() -> None:
         ran.append(call)
         await asyncio.sleep(10)
 
-    stack = server_stack(handler, measure=None, trace=None, limit=ConcurrencyLimit(1, 10))
+    stack = server_stack(handler, measure=None, trace=None, deadlines=Deadlines(), limit=ConcurrencyLimit(1, 10))
     async with FakeClock() as clock:
         first, second = Call(INFO), Call(INFO, deadline=clock.time() + 5)
         running, waiting = asyncio.create_task(stack(first)), asyncio.create_task(stack(second))
@@ -145,3 +157,51 @@ def test_the_first_reason_of_a_cancellation_stays() -> None:
     with pytest.raises(StatusError, match="late"):
         call.on_cancel(seen.append)
     call.on_cancel(None)
+
+
+async def test_calls_that_have_ended_are_not_kept() -> None:
+    """The deadlines of all calls of a stack are in one place: it must not grow with the calls that are over."""
+    deadlines = Deadlines()
+    loop = asyncio.get_running_loop()
+    gate = asyncio.Event()
+
+    async def wait(_call: Call) -> None:
+        await gate.wait()
+
+    async def return_at_once(_call: Call) -> None:
+        return
+
+    long = asyncio.ensure_future(deadlines(Call(INFO, deadline=loop.time() + 1), wait))
+    await asyncio.sleep(0)
+    for _ in range(10_000):
+        await deadlines(Call(INFO, deadline=loop.time() + 30), return_at_once)
+    assert len(deadlines._heap) < 2000
+    gate.set()
+    await long
+
+
+async def test_each_call_ends_at_its_own_deadline() -> None:
+    async with FakeClock() as clock:
+        await each_ends_at_its_own_deadline(clock)
+
+
+async def each_ends_at_its_own_deadline(clock: FakeClock) -> None:
+    deadlines = Deadlines()
+    begin = clock.time()
+    ended: list[tuple[int, float]] = []
+
+    async def until_cancelled(call: Call) -> None:
+        over = asyncio.get_running_loop().create_future()
+        call.on_cancel(over.set_exception)
+        await over
+
+    async def run(seconds: int) -> None:
+        with pytest.raises(StatusError, match="Deadline Exceeded"):
+            await deadlines(Call(INFO, deadline=begin + seconds), until_cancelled)
+        ended.append((seconds, asyncio.get_running_loop().time() - begin))
+
+    tasks = [asyncio.ensure_future(run(seconds)) for seconds in (3, 1, 2, 5, 4)]
+    await clock.advance(10)
+    assert [task.done() for task in tasks] == [True] * 5
+    assert [seconds for seconds, _ in ended] == [1, 2, 3, 4, 5]
+    assert all(at == pytest.approx(seconds) for seconds, at in ended)
