@@ -185,7 +185,7 @@ async def test_invalid_metadata_of_a_handler_is_an_error(mesh: Mesh, how: str) -
 
 
 async def test_large_metadata(mesh: Mesh) -> None:
-    large = [(f"key-{n}", "v" * 100) for n in range(60)]
+    large = [(f"key-{n}", "v" * 100) for n in range(40)]
 
     async def ask(request: Question, context: ServicerContext) -> Answer:
         context.set_trailing_metadata(tuple(pairs(context.invocation_metadata())))
