@@ -202,7 +202,7 @@ async def test_an_abort_that_is_swallowed_counts(mesh: Mesh) -> None:
             await context.abort(StatusCode.NOT_FOUND, "gone")
         yield Answer(text="all is well")
 
-    call = (await mesh.serve(talk=talk)).Talk([Question()], timeout=TIMEOUT)
+    call = (await mesh.serve(talk=talk)).Talk(timeout=TIMEOUT)
     error = await failure(call.read())
     assert (error.code(), error.details()) == (StatusCode.NOT_FOUND, "gone")
 
@@ -218,7 +218,7 @@ async def test_after_an_abort_nothing_can_be_written_or_read(mesh: Mesh) -> None
                 await attempt
             raised.put_nowait(caught.value)
 
-    call = (await mesh.serve(talk=talk)).Talk([Question()], timeout=TIMEOUT)
+    call = (await mesh.serve(talk=talk)).Talk(timeout=TIMEOUT)
     assert (await failure(call.read())).details() == "gone"
     for _ in range(3):
         assert isinstance(await asyncio.wait_for(raised.get(), TIMEOUT), grpc.aio.AbortError)
