@@ -17,6 +17,7 @@ from uvicorn.protocols.http.auto_zttp_impl import AutoZttpProtocol
 from uvicorn.protocols.http.zttp_impl import ZttpProtocol
 from uvicorn.server import ServerState
 
+from gateway.cork import CorkedTransport
 from gateway.hangup import ON_DISCONNECT
 from gateway.http2 import Http2Protocol
 from gateway.patience import WritePatience
@@ -67,6 +68,10 @@ class Http1Protocol(ZttpProtocol):
 
 class HttpProtocol(AutoZttpProtocol):
     """A connection of either kind: which one, its first bytes or ALPN tell."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so, too
+        """Begin; what is written goes through a cork."""
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]  # by __getattr__ it is one
 
     def _switch(self, http2: bool, initial_data: bytes = b"") -> None:
         # As uvicorn's own, with our classes in the place of its.

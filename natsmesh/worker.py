@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from natsmesh import garbage
 from natsmesh.control import Control
 from natsmesh.exits import Exit, Failure
 from natsmesh.options import Mesh
@@ -83,6 +84,7 @@ async def _serve(
         for servicer in servicers:
             servicer.add_to(server)
         await server.start()
+        garbage.settle()
         logger.info("serving %s as instance %s at %s", ", ".join(names), instance, connection.url)
         if control is not None:
             control.ready(services=list(names), instance=instance)

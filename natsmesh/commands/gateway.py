@@ -108,8 +108,10 @@ def prepare_process() -> None:
     """Prepare a process that serves: its logs, its telemetry, and that it does not outlive its parent."""
     import multiprocessing
 
+    from natsmesh import garbage
     from rpc import __version__, telemetry
 
+    garbage.settle()
     telemetry.configure_logging()
     telemetry.configure("natsmesh-gateway", instance_id=secrets.token_hex(8), version=__version__)
     if (parent := multiprocessing.parent_process()) is not None:
