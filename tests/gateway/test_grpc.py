@@ -277,7 +277,7 @@ async def test_a_slow_reader_slows_the_service_and_nobody_else(stub: Stub, metho
     count = 400
     slow = stub.tell(Item(text="flood", number=count), timeout=60)
     assert await slow.read()
-    # 20 MB are to come. Those on their way: a window of 1 MiB on the bus, the sockets' buffers, and what grpc itself reads
+    # 20 MB are to come. Those on their way: a window of 1 MiB on the bus, the buffers of sockets, and what grpc reads
     # ahead: it widens its window as it measures the connection, to some MiB.
     assert await settled(lambda: methods.sent) < 240
     # The same connection goes on: its other streams neither wait nor lose their way.
