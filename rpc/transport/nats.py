@@ -324,9 +324,6 @@ class NatsConnection:
         try:
             if client.send(subject, reply, data, headers):
                 await client.take_in()
-        except OSError as error:
-            msg = f"not connected to NATS at {self.url}"
-            raise ConnectionError(msg) from error
         except errors.Error as error:
             msg = f"cannot publish to {subject[:64]!r}: {error}"
             raise ValueError(msg) from error

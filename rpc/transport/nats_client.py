@@ -27,7 +27,7 @@ JOIN_BELOW = 64 * 1024
 """Bytes up to which the commands of one write are copied into one buffer."""
 
 PATIENT_ABOVE = 256 * 1024
-"""Bytes that are written at most before who publishes waits for the socket to take them."""
+"""Bytes that are written at most, or wait for the socket, before who publishes waits for it to take them."""
 
 _UNSAFE = re.compile(r"[ \t\r\n\0]")
 _NO_STATUS = b"NATS/1.0\r\n"
@@ -55,6 +55,7 @@ class DirectClient(Client):
         self._soon = asyncio.get_running_loop().call_soon
         self._write_is_due = False
         self._unwritten = 0
+        self._is_crowded = False
 
     # ------------------------------------------------------------------------------------------------- receiving
 
@@ -63,11 +64,12 @@ class DirectClient(Client):
     ) -> NatsSubscription:
         """Subscribe; messages go to ``receiver``, with these context variables. Raises ``nats.errors.Error``."""
         # Known before the first message can come; nats-py numbers its subscriptions in order.
-        self._receivers[self._sid + 1] = receiver, context
+        sid = self._sid + 1
+        self._receivers[sid] = receiver, context
         try:
             return await self.subscribe(subject, queue=queue)
         except BaseException:
-            self._receivers.pop(self._sid, None)
+            del self._receivers[sid]
             raise
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
@@ -125,7 +127,7 @@ class DirectClient(Client):
             self._write_is_due = True
             # One turn later: the answers to all that one read has brought share one write.
             self._soon(self._soon, self._write)
-        return self._unwritten > PATIENT_ABOVE
+        return self._unwritten > PATIENT_ABOVE or self._is_crowded
 
     def _write(self) -> None:
         self._write_is_due = False
@@ -134,16 +136,31 @@ class DirectClient(Client):
         if not commands or not self.is_connected or self._transport is None:
             return
         size, self._pending, self._pending_data_size = self._pending_data_size, [], 0
-        if size < JOIN_BELOW:
-            self._transport.write(b"".join(commands))
-        else:
-            self._transport.writelines(commands)
+        try:
+            if size < JOIN_BELOW:
+                self._transport.write(b"".join(commands))
+            else:
+                self._transport.writelines(commands)
+        except (OSError, RuntimeError) as error:
+            # The connection is lost (uvloop raises then), which its reader is about to notice.
+            logger.debug("what was published could not be written: %s", error)
+        self._is_crowded = self._buffered() > PATIENT_ABOVE
+
+    def _buffered(self) -> int:
+        """Return the bytes that wait for the socket to take them."""
+        writer = getattr(self._transport, "_io_writer", None)  # WebSockets have none, and wait by themselves.
+        return 0 if writer is None else writer.transport.get_write_buffer_size()
 
     async def take_in(self) -> None:
-        """Write now, and wait until the socket has taken enough of it. Raises ``ConnectionError``, ``OSError``."""
+        """Write now, and wait until the socket has taken enough of it, or the connection is lost.
+
+        It may have been sent, so it raises nothing: who waits for an answer hears of the loss of the connection.
+        """
         self._write()
         if self._transport is not None:
-            await self._transport.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+            with contextlib.suppress(OSError, RuntimeError):
+                await self._transport.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+        self._is_crowded = self._buffered() > PATIENT_ABOVE
 
     # ------------------------------------------------------------------------------------------------ the fence
 

@@ -309,3 +309,63 @@ async def test_what_a_connection_logs_has_no_context_of_a_call(broker: Broker) -
     await connection.wait_connected()
     assert seen == ["none", "none"]
     await connection.close()
+
+
+async def test_many_small_messages_wait_for_a_broker_that_stands_still(broker: Broker) -> None:
+    connection = await rpc.connect(broker.url)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)
+    published = 0
+
+    async def pump() -> None:
+        nonlocal published
+        while True:
+            await connection.publish("x", bytes(10_000))
+            published += 10_000
+            await asyncio.sleep(0)
+
+    pumps = [asyncio.create_task(pump()) for _ in range(10)]
+    await asyncio.sleep(0.5)
+    before = published
+    await asyncio.sleep(0.2)
+    assert published == before
+    writer = connection._client._transport._io_writer  # type: ignore[attr-defined]
+    assert writer.transport.get_write_buffer_size() < 1024 * 1024
+    os.kill(broker.pid, signal.SIGCONT)
+    await until(lambda: published > before)
+    for one in pumps:
+        one.cancel()
+    await asyncio.gather(*pumps, return_exceptions=True)
+    await connection.close()
+
+
+async def test_a_request_that_was_written_is_not_called_never_started(
+    broker: Broker, channel: rpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker may have got it before the connection broke."""
+
+    async def broken() -> None:
+        raise ConnectionResetError
+
+    server = server_on(await rpc.connect(broker.url))
+    await server.start()
+    await channel.invoke(Call(INFO))
+    with monkeypatch.context() as patch:
+        patch.setattr(channel._connection._client._transport, "drain", broken)  # type: ignore[attr-defined]
+        call = Call(INFO, bytes(500_000))
+        await asyncio.wait_for(channel.invoke(call), TIMEOUT)
+    assert call.response == call.request
+    await server.stop(None)
+    await server._connection.close()
+
+
+async def test_a_malformed_subscription_deafens_no_other_one(broker: Broker) -> None:
+    connection = await rpc.connect(broker.url)
+    received: list[bytes] = []
+    await connection.subscribe("good", lambda message: received.append(message.data))
+    for subject in ("", "a b", "a..b"):
+        with pytest.raises(ValueError, match="subscribe"):
+            await connection.subscribe(subject, lambda message: None)
+    await connection.publish("good", b"x")
+    await until(lambda: received)
+    await connection.close()
