@@ -167,10 +167,13 @@ class DirectClient(Client):
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes PING at once, past the commands that it gathers for its next write: the PONG would say nothing
         # of the UNSUB, SUB or PUB before it, and a drained subscription would lose what came between the two.
-        if self._pending and self._transport is not None:
-            commands, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(commands)
-        await super()._send_ping(future)
+        self._write()
+        try:
+            await super()._send_ping(future)
+        except RuntimeError as error:
+            if future is None:
+                raise  # nats-py's own PING: its task knows what this means.
+            raise errors.ConnectionClosedError from error  # what uvloop makes of a lost connection
 
     async def _process_pong(self) -> None:
         # Who sent the PING may have given up, cancelled or after its timeout. nats-py would answer it all the same, and
