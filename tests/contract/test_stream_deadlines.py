@@ -60,7 +60,7 @@ async def test_both_sides_are_freed(mesh: Mesh, method: str, place: str) -> None
     handler = Handler(place)
     stub = await mesh.serve(tell=handler.run, gather=handler.gather, talk=handler.run)
     begin = asyncio.get_running_loop().time()
-    call = stub.Tell(Question(), timeout=0.2) if method == "Tell" else getattr(stub, method)(timeout=0.3)
+    call = stub.Tell(Question(), timeout=0.2) if method == "Tell" else getattr(stub, method)(timeout=0.2)
     if method != "Gather":
         assert (await call.read()).number == 1
     assert await call.code() is StatusCode.DEADLINE_EXCEEDED
