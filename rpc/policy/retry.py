@@ -6,8 +6,8 @@ safe.
 - "No responders" and "not connected" end the call at once, unless the caller chose ``wait_for_ready``.
 - UNAVAILABLE of a call that may have run is sent again only for IDEMPOTENT and NO_SIDE_EFFECTS methods.
 
-A retry budget, as in tower and linkerd, keeps retries from multiplying an overload: each first attempt earns a
-fraction of a retry, and without credit the refusal is the answer. Source of the rules: gRPC A6 (transparent retries,
+A retry budget, as in tower and linkerd, keeps retries from multiplying an overload: each first attempt earns some
+(``BUDGET_RATIO``), and without credit the refusal is the answer. Source of the rules: gRPC A6 (transparent retries,
 wait-for-ready).
 """
 

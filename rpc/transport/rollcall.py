@@ -1,9 +1,9 @@
 """Roll calls: how each end of the call path notices that the other one died, or lost a call.
 
-Every end that waits asks the peers that hold its calls, once a second: "do you still have these?" The bus itself
+Every end that waits asks the peers that hold its calls, twice a second: "do you still have these?" The bus itself
 tells when nobody listens there any more; a living peer names the calls it does not know; one that says nothing for
 some seconds counts as dead. With each call goes the number of packets that were sent in it: a lost packet is noticed
-by the next one, but the last of all has no next one. The cost is one small message a peer and second, for calls that
+by the next one, but the last of all has no next one. The cost is two small messages a peer and second, for calls that
 last; short calls never see it. docs/wire-protocol.md, "Roll calls".
 """
 
