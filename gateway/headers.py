@@ -24,6 +24,8 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 MAX_METADATA_BYTES: Final = 16 * 1024
 """What names and values of the metadata of one call may add up to; the same as on the bus."""
 
+_PAIR_COST: Final = 32  # what each pair counts besides; the same as on the bus, too
+
 MAX_NAMES_KNOWN: Final = 1024
 """Header names whose fate is remembered. Clients choose names, so there is a bound."""
 
@@ -220,7 +222,7 @@ def _shorten(head: RequestHead, seconds: float) -> None:
 
 
 def _check_size(metadata: list[tuple[str, str | bytes]]) -> None:
-    size = sum(len(name) + len(value) for name, value in metadata)
+    size = sum(len(name) + len(value) + _PAIR_COST for name, value in metadata)
     if size > MAX_METADATA_BYTES:
         raise HttpError(
             StatusCode.RESOURCE_EXHAUSTED,
