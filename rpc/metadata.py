@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 MetadataValue: TypeAlias = str | bytes
 Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]
@@ -91,17 +91,12 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
     initial: list[tuple[str, MetadataValue]] = []
     trailing: list[tuple[str, MetadataValue]] = []
     for header, value in headers.items():
-        name = header
-        if name.startswith(_DUPLICATE):
-            number, _, name = name[len(_DUPLICATE) :].partition("-")
-            if not number.isdigit():
-                continue
-        target = initial
-        if name.startswith(_TRAILER):
-            target, name = trailing, name[len(_TRAILER) :]
-        if not _KEY.match(name) or (name.startswith(_RESERVED) and name != STATUS_DETAILS_KEY):
+        what = _KNOWN_NAMES.get(header) or _classify(header)
+        name = what.key
+        if not name:
             continue
-        if name.endswith("-bin"):
+        target = trailing if what.is_trailing else initial
+        if what.is_binary:
             for part in value.split(","):
                 try:
                     decoded = base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4), validate=True)
@@ -111,3 +106,39 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
         elif _VALUE.match(value):
             target.append((name, value))
     return tuple(initial), tuple(trailing)
+
+
+class _Name(NamedTuple):
+    """What the name of a header says; ``key`` is empty when the header is no metadata."""
+
+    key: str
+    is_trailing: bool = False
+    is_binary: bool = False
+
+
+_NO_METADATA = _Name("")
+_KNOWN_NAMES: dict[str, _Name] = {}
+"""Names that came before: few are used, again and again. Bounded, because peers choose them."""
+
+_MAX_KNOWN_NAMES = 1000
+
+
+def _classify(header: str) -> _Name:
+    name = _name_of(header)
+    if len(_KNOWN_NAMES) < _MAX_KNOWN_NAMES:
+        _KNOWN_NAMES[header] = name
+    return name
+
+
+def _name_of(header: str) -> _Name:
+    name = header
+    if name.startswith(_DUPLICATE):
+        number, _, name = name[len(_DUPLICATE) :].partition("-")
+        if not number.isdigit():
+            return _NO_METADATA
+    is_trailing = name.startswith(_TRAILER)
+    if is_trailing:
+        name = name[len(_TRAILER) :]
+    if not _KEY.match(name) or (name.startswith(_RESERVED) and name != STATUS_DETAILS_KEY):
+        return _NO_METADATA
+    return _Name(name, is_trailing, name.endswith("-bin"))
