@@ -275,6 +275,7 @@ class Server(aio.Server):
                     await self._leave_connection()
                     return
             await self._responder.announce("draining")
+            await self._responder.fall_silent()
             try:
                 await asyncio.wait_for(transport.drain(), DRAIN_TIMEOUT)
             except TimeoutError:

@@ -111,11 +111,15 @@ class Responder:
             except (ConnectionError, ValueError) as error:
                 logger.debug("could not announce %s of %s: %s", event, name, error)
 
-    async def close(self) -> None:
-        """Answer no more."""
+    async def fall_silent(self) -> None:
+        """Answer no more who is there: a back-end that drains is not. Its schemas can still be had."""
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
+
+    async def close(self) -> None:
+        """Answer no more."""
+        await self.fall_silent()
         # Of all that serve a schema, the broker asks one: a question that it has given us is answered still.
         await asyncio.gather(*(subscription.drain() for subscription in self._schema_subscriptions))
         self._schema_subscriptions.clear()
