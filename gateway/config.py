@@ -34,8 +34,8 @@ class Config:
     workers: int = 1
     """Processes that share the port."""
 
-    timeout: float = 30.0
-    """The deadline of a call whose client names none."""
+    timeout: float | None = 30.0
+    """The deadline of a unary call whose client names none; None: it has none then."""
 
     max_timeout: float = 600.0
     """The longest deadline that a client can ask for."""
@@ -88,13 +88,7 @@ class Config:
         for name in ("workers", "max_streams"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least 1 is needed")
-        for name in ("timeout", "max_timeout", "heartbeat", "body_patience", "write_patience", "keep_alive"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")
-        if self.stream_timeout is not None and not self.stream_timeout > 0:
-            raise ConfigError(f"stream_timeout {self.stream_timeout}: must be more than 0 seconds, or None")
-        if self.grace < 0:
-            raise ConfigError(f"grace {self.grace}: must not be negative")
+        self._check_times()
         for name in self.forward_headers:
             if not may_be_forwarded(name):
                 raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
@@ -102,3 +96,14 @@ class Config:
             raise ConfigError(f"max_body {self.max_body}: must be at least 1 byte")
         if self.max_held < self.max_body:
             raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")
+
+    def _check_times(self) -> None:
+        for name in ("max_timeout", "heartbeat", "body_patience", "write_patience", "keep_alive"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")
+        for name in ("timeout", "stream_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} {value}: must be more than 0 seconds, or None")
+        if self.grace < 0:
+            raise ConfigError(f"grace {self.grace}: must not be negative")

@@ -102,10 +102,10 @@ class UnaryServer:
         self._access_log = access_log
         self._loop = asyncio.get_running_loop()
 
-    def deadline(self, timeout: float | None) -> float:
+    def deadline(self, timeout: float | None) -> float | None:
         """Return the deadline of a call that starts now, for what its client is ready to wait."""
         seconds = self._timeout if timeout is None else min(timeout, self._max_timeout)
-        return self._loop.time() + seconds
+        return None if seconds is None else self._loop.time() + seconds
 
     def stream_deadline(self, timeout: float | None) -> float | None:
         """Return the deadline of a stream that begins now: it has none unless somebody wants one."""
