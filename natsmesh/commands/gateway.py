@@ -111,9 +111,9 @@ def prepare_process() -> None:
     from natsmesh import garbage
     from rpc import __version__, telemetry
 
-    garbage.settle()
     telemetry.configure_logging()
     telemetry.configure("natsmesh-gateway", instance_id=secrets.token_hex(8), version=__version__)
+    garbage.settle()
     if (parent := multiprocessing.parent_process()) is not None:
 
         def end_with_parent() -> None:
