@@ -59,9 +59,10 @@ class _StreamingCall(CallBase):
         self._locally_cancelled = False
         self._response: Any = None
         self._stream = stream = loop.create_future()
-        call.on_stream = partial(_resolve, stream)
+        self._known = known = asyncio.Event()
+        call.on_stream = partial(_resolve, stream, known)
         self._task = loop.create_task(_run(handler, call, weakref.ref(self)))
-        self._task.add_done_callback(lambda _task: stream.cancel())
+        self._task.add_done_callback(partial(_never_mind, stream, known))
 
     def __del__(self) -> None:
         # Whoever collects garbage may do it in another thread.
@@ -84,7 +85,7 @@ class _StreamingCall(CallBase):
     async def _accepted(self) -> MessageStream | None:
         """Wait until a back-end has the call; None when it ended before."""
         if not self._stream.done():
-            await asyncio.wait([self._stream])
+            await self._known.wait()
         return None if self._stream.cancelled() else self._stream.result()
 
     async def initial_metadata(self) -> aio.Metadata:
@@ -112,7 +113,14 @@ async def _run(handler: Handler, call: Call, owner: weakref.ref[_StreamingCall])
         call_object._ended(error)  # noqa: SLF001 - it is the object's own task
 
 
-def _resolve(future: asyncio.Future[MessageStream], stream: MessageStream) -> None:
+def _never_mind(future: asyncio.Future[MessageStream], known: asyncio.Event, _task: asyncio.Task[None]) -> None:
+    """The call has ended: if no back-end has accepted it until now, none will."""
+    future.cancel()
+    known.set()
+
+
+def _resolve(future: asyncio.Future[MessageStream], known: asyncio.Event, stream: MessageStream) -> None:
+    known.set()
     if not future.done():
         future.set_result(stream)
 

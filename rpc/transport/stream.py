@@ -291,16 +291,18 @@ class Stream:
         """Client: the back-end takes packets at this subject."""
         if not self.peer_subject:
             self.peer_subject = subject
-            self._schedule_flush()
+            if self._machine.has_something:
+                self._schedule_flush()
 
     def _schedule_flush(self) -> None:
         if self.peer_subject and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._tasks.spawn(self._flush_soon())
+            self._loop.call_soon(self._flush_soon)
 
-    async def _flush_soon(self) -> None:
+    def _flush_soon(self) -> None:
         self._flush_scheduled = False
-        await self.flush()
+        if self._announce or self._machine.has_something:
+            self._tasks.spawn(self.flush())
 
     async def flush(self) -> None:
         """Send what the peer's credit allows."""

@@ -145,6 +145,13 @@ class Outgoing:
         return self._grant > 0
 
     @property
+    def has_something(self) -> bool:
+        """True when a packet could be due, if there is credit for it."""
+        return bool(
+            self._messages or self._grant or self._headers is not None or self._last is not None or self._half_close
+        )
+
+    @property
     def is_drained(self) -> bool:
         """True when every message is in a packet."""
         return not self._messages

@@ -147,6 +147,11 @@ class StreamMachine:
         return self._outgoing.has_grant
 
     @property
+    def has_something(self) -> bool:
+        """True when there is anything to send, if there is credit for it."""
+        return self._outgoing.has_something
+
+    @property
     def is_drained(self) -> bool:
         """True when every message is in a packet."""
         return self._outgoing.is_drained
