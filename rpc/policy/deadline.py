@@ -69,14 +69,18 @@ class Deadlines:
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Cancel what is due, and pass over what has ended, whenever it was due."""
         heap, now = self._heap, loop.time()
+        due: list[Call] = []
         while heap and (heap[0][2] is None or heap[0][0] <= now):
             entry = heappop(heap)
             call, entry[2] = entry[2], None
             if call is None:
                 self._ended -= 1
             else:
-                call.cancel(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
+                due.append(call)
+        # First, so that nothing that happens below can leave the others without a timer.
         self._set_timer(loop)
+        for call in due:
+            call.cancel(StatusCode.DEADLINE_EXCEEDED, EXCEEDED)
 
     def _forget_ended(self, loop: asyncio.AbstractEventLoop) -> None:
         self._heap = [entry for entry in self._heap if entry[2] is not None]

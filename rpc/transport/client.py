@@ -46,12 +46,14 @@ _CHANNELS = count(1)
 class _Pending:
     """A call that waits for its end."""
 
-    __slots__ = ("call", "instance", "reply", "since", "stream", "token")
+    __slots__ = ("call", "instance", "reply", "since", "stream", "token", "unheard")
 
     def __init__(self, call: Call, token: str, since: float) -> None:
         self.call = call
         self.token = token
         self.since = since
+        self.unheard = 0.0
+        """Seconds in which nobody accepted it, while we listened."""
         self.instance = ""
         self.reply: asyncio.Future[Message | Stream] | None = None
         self.stream: Stream | None = None
@@ -109,6 +111,8 @@ class ClientTransport:
         self._subscription: Subscription | None = None
         self._remove_listener: Callable[[], None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._swept = 0.0
+        """When we looked at the calls last."""
         self._sequence = 0
         self._closed = False
         self._inbox = ""
@@ -390,7 +394,10 @@ class ClientTransport:
             if pending.instance:
                 if age > rollcall.INTERVAL and pending.is_with_backend:
                     held.setdefault(pending.instance, []).append(pending.roll_entry)
-            elif age > self._silence_limit:
+                continue
+            # Our own standing still, stopped or starved, is not the silence of others.
+            pending.unheard += min(age, now - self._swept, 2 * rollcall.INTERVAL)
+            if pending.unheard > self._silence_limit:
                 pending.fail(StatusError(StatusCode.UNAVAILABLE, "no back-end answered or accepted the call in time"))
         for instance in self._roll.sweep(now, held):
             self._fail_instance(instance, "the back-end that had the call fell silent")
@@ -399,6 +406,7 @@ class ClientTransport:
             if since > horizon:
                 break
             del self._abandoned[token]
+        self._swept = now
         busy = self._pending or self._abandoned
         self._sweeper = self._loop.call_later(rollcall.INTERVAL, self._sweep) if busy else None
 
