@@ -17,13 +17,14 @@ from gateway.catalog import Catalog, Route
 from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
+from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.operations import OperationRoute, healthz, metrics, readyz
 from gateway.rest_routes import rest_routes
 from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
-from gateway.unary import Scope, Send, UnaryServer, send_error
+from gateway.unary import Scope, Send, UnaryServer, send_error, send_response
 from rpc import Connection, ServiceWatcher, Stats, StatusCode
 from rpc.telemetry import WorkerStats
 
@@ -80,8 +81,7 @@ class Gateway:
             )
         connection = self._connection
         assert connection is not None  # noqa: S101 - for the type checker
-        # What may be sent to a back-end may come back from it; gRPC's default is 4 MiB.
-        limit = ("grpc.max_receive_message_length", 2 * config.max_body)
+        limit = ("grpc.max_receive_message_length", config.max_response)
         self._channel = rpc.Channel(connection, prefix=config.prefix, options=[limit])
         await self._channel.channel_ready()
         self._tracer = rpc.telemetry.http_tracer()
@@ -196,14 +196,12 @@ class Gateway:
             await send({"type": "http.response.body", "body": b""})
         else:
             shown = path[:200].decode("utf-8", "replace")
-            if allowed:
-                status, code = 405, StatusCode.UNIMPLEMENTED
-                message = f"{shown} does not take {method[:20]}"
+            status = 405 if allowed else 404
+            message = f"{shown} does not take {method[:20]}" if allowed else f"nothing is served at {shown}"
+            if kind := grpc_kind(scope["headers"]):
+                await send_response(send, 200, grpc_error(kind, StatusCode.UNIMPLEMENTED, message, ()), request_id)
             else:
-                status, code = 404, StatusCode.NOT_FOUND
-                message = f"nothing is served at {shown}"
-            body = _error_for(scope, code, message)
-            await send_error(send, status, body, request_id, headers)
+                await send_error(send, status, _error_for(scope, status, message), request_id, headers)
         seconds = perf_counter() - started
         if span is not None:
             span.end(status)
@@ -245,15 +243,16 @@ def raw_path(scope: Scope) -> bytes:
     return raw if raw.startswith(b"/") else b"/" + raw
 
 
-def _error_for(scope: Scope, code: StatusCode, message: str) -> bytes:
+def _error_for(scope: Scope, status: int, message: str) -> bytes:
     """Return an error as a client on an unknown path can read it: Connect's form for those who say they speak it."""
     for name, value in scope["headers"]:
         if name == b"connect-protocol-version" or (
             name == b"content-type" and value.startswith(b"application/connect")
         ):
-            # Connect's code for an unknown procedure.
-            return connect_error(StatusCode.UNIMPLEMENTED, message, (), ERROR_DETAILS)
-    return rest_error(code, message, (), ERROR_DETAILS)
+            # Connect's code for an unknown procedure; for a method that it does not know it has none.
+            code = StatusCode.UNIMPLEMENTED if status == 404 else StatusCode.UNKNOWN
+            return connect_error(code, message, (), ERROR_DETAILS)
+    return rest_error(StatusCode.NOT_FOUND if status == 404 else StatusCode.UNIMPLEMENTED, message, (), ERROR_DETAILS)
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:

@@ -52,6 +52,9 @@ class Config:
     max_body: int = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
+    max_response: int = 32 * MEBIBYTE
+    """A larger message from a service ends its call."""
+
     max_held: int = 256 * MEBIBYTE
     """What large bodies of requests under way may hold together; beyond it the next ones are answered with 503."""
 
@@ -92,8 +95,9 @@ class Config:
         for name in self.forward_headers:
             if not may_be_forwarded(name):
                 raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
-        if self.max_body < 1:
-            raise ConfigError(f"max_body {self.max_body}: must be at least 1 byte")
+        for name in ("max_body", "max_response"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1 byte")
         if self.max_held < self.max_body:
             raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")
 

@@ -88,6 +88,7 @@ class ConnectRoute:
             "send the body as 'application/json' or 'application/proto'",
             status=415,
             headers=[(b"accept-post", b"application/json, application/proto")],
+            plain=True,
         )
 
     def prepare(
@@ -136,6 +137,7 @@ class FallbackRoute:
                 "'application/connect+json' or 'application/connect+proto'",
                 status=415,
                 headers=[(b"accept-post", b"application/connect+json, application/connect+proto")],
+                plain=True,
             )
         return partial(self._app, self.info, head)
 

@@ -20,7 +20,7 @@ from gateway.connect_exchange import Exchange, add_headers, connect_error, curre
 from gateway.schema import Method
 from gateway.streams import SILENCE, beginning
 from gateway.unary import UnaryServer
-from rpc import Call, OpenCall, StatusError
+from rpc import Call, Metadata, OpenCall, StatusError
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ async def _relay(
     exchange = current.get()
     exchange.message_taken()
     sender = _Sender(exchange, requests)
+    headers: Metadata | None = None
     try:
         async with server.open(call) as opened, sender.sending(opened):
             exchange.cancel_at_disconnect(call)
@@ -87,6 +88,8 @@ async def _relay(
         raise ConnectError(Code.INTERNAL, "internal error") from error
     finally:
         exchange.ended()
+        if headers is None:  # It has failed before there was a reason to begin.
+            add_headers(context.response_headers, call.initial_metadata)
         add_headers(context.response_trailers, call.trailing_metadata)
 
 

@@ -35,17 +35,25 @@ MAX_DETAILS = 64
 class HttpError(Exception):
     """A request that is answered without a call.
 
-    ``status`` is the HTTP status; None takes the one that belongs to ``code``.
+    ``status`` is the HTTP status; None takes the one that belongs to ``code``. ``plain``: answered as text, because
+    whoever asked speaks none of our protocols.
     """
 
     def __init__(
-        self, code: StatusCode, message: str, *, status: int | None = None, headers: Headers | None = None
+        self,
+        code: StatusCode,
+        message: str,
+        *,
+        status: int | None = None,
+        headers: Headers | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = HTTP_STATUS[code] if status is None else status
         self.headers = headers or []
+        self.plain = plain
         self.details: list[GoogleAny] = []
 
 

@@ -73,6 +73,9 @@ class Http2Protocol(ZttpH2Protocol):
         flow = self._flows.pop(stream_id, None)
         if flow is not None:
             flow.close()
+            # Who was answered before the end of the request may still be sending it, and some know no way to stop
+            # (httpx 0.28 waits for credit even when the stream is reset): it is thrown away as it comes.
+            self.grant(flow)
         super().on_response_complete(stream_id)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,11 +121,12 @@ class Http2Protocol(ZttpH2Protocol):
             at = end
         return b"".join((*kept, data[begin:])) if kept else data
 
-    def grant(self, stream_id: int, increment: int) -> None:
-        """Give the client credit that was withheld."""
-        if stream_id in self._flows and not self.transport.is_closing():
-            frame = _WINDOW_UPDATE_START + _INCREMENT.pack(stream_id) + _INCREMENT.pack(increment)
-            self.transport.write(frame)
+    def grant(self, flow: _Flow) -> None:
+        """Give the client the credit that was withheld."""
+        increment, flow.withheld = flow.withheld, 0
+        if increment and not self.transport.is_closing():
+            stream_id = _INCREMENT.pack(flow.cycle.stream.stream_id)
+            self.transport.write(_WINDOW_UPDATE_START + stream_id + _INCREMENT.pack(increment))
 
 
 class _Flow:
@@ -156,9 +160,8 @@ class _Flow:
     async def receive(self) -> Any:
         """Return the next part of the request; the client gets credit for as much."""
         message = await self._receive()
-        if self.withheld:
-            increment, self.withheld = self.withheld, 0
-            self._protocol.grant(self.cycle.stream.stream_id, increment)
+        if self.withheld and not self.cycle.disconnected:
+            self._protocol.grant(self)
         return message
 
     async def send(self, message: Any) -> None:

@@ -19,6 +19,7 @@ from gateway.access_log import AccessLog
 from gateway.body import BodyReader, ClientGone, Receive
 from gateway.config import Config
 from gateway.errors import HttpError, details_of, status_of
+from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.hangup import HangupWatch
 from gateway.headers import HeaderReader, RequestHead, answer_headers, new_request_id
 from gateway.http_status import HTTP_STATUS
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TEXT = b"text/plain; charset=utf-8"
 
 CLIENT_GONE = 499
 """The status of requests whose client hung up: for logs and numbers, it is never sent."""
@@ -167,10 +170,10 @@ class UnaryServer:
         except Exception as error:  # noqa: BLE001 - answered: what is meant for clients as it is, a bug of ours with 500
             request_id = request_id or new_request_id()
             if isinstance(error, HttpError | StatusError | ResponseError):
-                status = await self._answer_error(route, error, call, request_id, send)
+                status = await self._answer_error(route, error, call, request_id, send, scope)
             else:
                 failure = error
-                status = await self._answer_bug(route, error, request_id, send, begun=status == 200)
+                status = await self._answer_bug(route, error, request_id, send, scope, begun=status == 200)
         except BaseException as error:  # the task is being cancelled: for the span, then onwards
             failure = error
             raise
@@ -191,19 +194,26 @@ class UnaryServer:
         call: Call | None,
         request_id: bytes,
         send: Send,
+        scope: Scope,
     ) -> int:
         if isinstance(error, ResponseError):
             logger.warning("%s: %s (request %s)", route.info.full_name, error, request_id.decode())
+        elif isinstance(error, HttpError) and (kind := grpc_kind(scope["headers"])):
+            await send_response(send, 200, grpc_error(kind, error.code, error.message, error.details), request_id)
+            return error.status
         return await answer_error(route, error, call, request_id, send)
 
     async def _answer_bug(
-        self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, *, begun: bool
+        self, route: UnaryRoute, error: Exception, request_id: bytes, send: Send, scope: Scope, *, begun: bool
     ) -> int:
         logger.error("%s: request %s failed", route.info.full_name, request_id.decode(), exc_info=error)
         if begun or isinstance(error, CutShortError):
             raise error  # The server cuts the connection: the response cannot be ended any more.
-        body = route.error(StatusCode.INTERNAL, internal_error(request_id), ())
-        await send_error(send, 500, body, request_id)
+        message = internal_error(request_id)
+        if kind := grpc_kind(scope["headers"]):
+            await send_response(send, 200, grpc_error(kind, StatusCode.INTERNAL, message, ()), request_id)
+        else:
+            await send_error(send, 500, route.error(StatusCode.INTERNAL, message, ()), request_id)
         return 500
 
     async def close(self) -> None:
@@ -237,6 +247,9 @@ async def answer_error(
         code, message, status = error.code, error.message, error.status
         details = error.details
         headers = error.headers
+        if error.plain:
+            await send_error(send, status, f"{message}\n".encode(), request_id, headers, content_type=TEXT)
+            return status
     elif isinstance(error, ResponseError):
         code, message, status = StatusCode.INTERNAL, str(error), 500
     else:
@@ -255,13 +268,26 @@ def internal_error(request_id: bytes) -> str:
 
 
 async def send_error(
-    send: Send, status: int, body: bytes, request_id: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+    send: Send,
+    status: int,
+    body: bytes,
+    request_id: bytes,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    content_type: bytes = JSON,
 ) -> None:
-    """Send an error's JSON."""
-    head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *headers]
+    """Send an error: JSON, if nothing else is said."""
+    head = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send_response(send, status, head, request_id, body)
+
+
+async def send_response(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], request_id: bytes, body: bytes = b""
+) -> None:
+    """Send a whole response."""
     if request_id:
-        head.append((b"x-request-id", request_id))
-    await send({"type": "http.response.start", "status": status, "headers": head})
+        headers.append((b"x-request-id", request_id))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

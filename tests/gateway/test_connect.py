@@ -10,6 +10,7 @@ from google.protobuf.any_pb2 import Any as GoogleAny
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
+from gateway.grpc_error import grpc_error
 from rpc import StatusError
 from tests.gateway.conftest import CannedGateway
 
@@ -193,7 +194,49 @@ async def test_streaming_methods_are_asked_in_envelopes(canned: CannedGateway) -
     answer = await canned.client.post("/library.v1.Library/Watch", json={})
     assert answer.status == 415
     assert answer.header("accept-post") == "application/connect+json, application/connect+proto"
-    assert "application/connect+json" in answer.json["message"]
+    assert b"application/connect+json" in answer.body
+
+
+GRPC_KINDS = {"application/grpc": "application/grpc", "application/grpc-web+proto": "application/grpc-web"}
+
+
+@pytest.mark.parametrize(("content_type", "kind"), GRPC_KINDS.items())
+async def test_grpc_clients_learn_in_their_own_way_that_no_call_was_made(
+    canned: CannedGateway, content_type: str, kind: str
+) -> None:
+    headers = {"content-type": content_type, "te": "trailers"}
+    large = {**headers, "x-large": "x" * 20_000}
+    malformed = {**headers, "x-some-bin": "?"}
+    for target, more, method, code in (
+        ("/library.v1.Library/Nope", headers, "POST", 12),
+        ("/no/such/path", headers, "POST", 12),
+        (GET_BOOK, headers, "DELETE", 12),
+        (GET_BOOK, large, "POST", 8),
+        (GET_BOOK, malformed, "POST", 3),
+    ):
+        answer = await canned.client.request(method, target, headers=more)
+        assert (answer.status, answer.header("content-type"), answer.body) == (200, kind, b"")
+        assert answer.header("grpc-status") == str(code)
+        assert answer.header("grpc-message")
+        assert answer.header("x-request-id")
+    assert canned.calls == []
+
+
+async def test_a_failure_of_ours_is_internal_for_grpc_clients(
+    canned: CannedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_headers: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(canned.gateway._unary, "headers", type("Broken", (), {"read": staticmethod(fail)}))
+    answer = await canned.client.post(GET_BOOK, headers={"content-type": "application/grpc"})
+    assert answer.header("grpc-status") == "13"
+    assert "secret" not in str(answer)
+
+
+async def test_grpc_messages_are_percent_encoded() -> None:
+    for message, encoded in (("plain (text)!", b"plain (text)!"), ("50 % ä\n", b"50 %25 %C3%A4%0A")):
+        assert (b"grpc-message", encoded) in grpc_error(b"application/grpc", StatusCode.ABORTED, message, ())
 
 
 async def test_unknown_procedures(canned: CannedGateway) -> None:

@@ -492,3 +492,114 @@ async def test_large_messages(start: Callable[..., Any]) -> None:
     assert answer.body == large + large + envelope(b"{}", 2)
     answer = await client.post(TALK, item(CONNECT, data=bytes(3_000_001)), headers=CONNECT)
     assert json.loads(answer.body[5:])["error"]["code"] == "resource_exhausted"
+
+
+async def test_as_many_streams_as_may_be(start: Callable[..., Any]) -> None:
+    client = await start({"max_streams": 2}, tell=count, talk=echo)
+    open_streams = []
+    for number in range(2):
+        conversation = client.open("POST", TALK, item(CONNECT, number=number), more=True, headers=CONNECT)
+        await conversation.head()
+        open_streams.append(Stream(conversation, CONNECT))
+        assert (await open_streams[-1].next()).number == number
+    for headers in (CONNECT, JSON, WEB):
+        for path in (TELL, TALK):
+            stream = await ask(client, path, headers, item(headers))
+            assert await stream.rest() == []
+            assert stream.end["error"]["code"] == "unavailable"
+    answer = await client.get("/v1/tell/x")
+    assert (answer.status, answer.json["code"]) == (503, 14)
+    open_streams.pop().conversation.send(b"", more=False)
+    open_streams.pop().conversation.hang_up()
+    await until(lambda: client.application._unary.streams == 0)
+    stream = await ask(client, TELL, CONNECT, item(CONNECT, number=1))
+    assert len(await stream.rest()) == 1
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@PROTOCOLS
+async def test_requests_that_do_not_go_on(start: Callable[..., Any], headers: dict[str, str]) -> None:
+    client = await start({"body_patience": 0.1}, tell=count, talk=echo)
+    stream = Stream(client.open("POST", TELL, item(headers)[:3], more=True, headers=headers), headers)
+    assert (await stream.conversation.head()).status == 200
+    assert await stream.rest() == []
+    assert stream.end["error"]["code"] == "deadline_exceeded"
+    # A stream of requests may pause as long as it likes.
+    conversation = client.open("POST", TALK, item(headers, number=1), more=True, headers=headers)
+    await conversation.head()
+    stream = Stream(conversation, headers)
+    assert (await stream.next()).number == 1
+    with pytest.raises(TimeoutError):
+        await stream.next(timeout=0.4)
+    conversation.send(item(headers, number=2), more=False)
+    assert [each.number for each in await stream.rest()] == [2]
+
+
+async def test_what_requests_hold_is_bounded(start: Callable[..., Any]) -> None:
+    client = await start({"max_body": 1_000_000, "max_held": 1_000_000}, talk=echo)
+    half = item(CONNECT, data=bytes(900_000))[:600_000]
+    first = client.open("POST", TALK, half, more=True, headers=CONNECT)
+    await until(lambda: client.application._unary.bodies.held_by != {})
+    stream = await ask(client, TALK, CONNECT, half, more=True)
+    assert await stream.rest() == []
+    assert stream.end["error"]["code"] == "unavailable"
+    # Whole messages that pass are held by nobody, however many they are.
+    first.hang_up()
+    await until(lambda: client.application._unary.bodies.held_by == {})
+    stream = await ask(client, TALK, CONNECT, *([item(CONNECT, data=bytes(90_000))] * 30))
+    assert len(await stream.rest()) == 30
+    await until(lambda: client.application._unary.bodies.held_by == {})
+    assert client.application._unary.bodies._held == 0
+
+
+async def test_responses_that_are_too_large(start: Callable[..., Any]) -> None:
+    async def tell(request: Any, context: Context) -> Items:
+        yield Item(data=bytes(200_000))
+
+    client = await start({"max_response": 100_000}, tell=tell)
+    stream = await ask(client, TELL, CONNECT, item(CONNECT))
+    assert await stream.rest() == []
+    assert stream.end["error"]["code"] == "resource_exhausted"
+
+
+async def test_nothing_is_left_over(start: Callable[..., Any]) -> None:
+    """After streams that ended in every way, tasks and calls are back where they were."""
+
+    async def talk(requests: Items, context: Context) -> Items:
+        async for request in requests:
+            if request.text == "fail":
+                await context.abort(StatusCode.ABORTED, "enough")
+            if request.text == "wait":
+                await asyncio.Event().wait()
+            yield request
+
+    client = await start({"max_streams": 1000}, tell=count, talk=talk)
+    await (await ask(client, TALK, CONNECT, item(CONNECT))).rest()
+    tasks = len(asyncio.all_tasks())
+
+    async def one(number: int) -> None:
+        text = ("", "fail", "wait", "wait")[number % 4]
+        headers = [CONNECT, JSON, WEB][number % 3]
+        conversation = client.open("POST", TALK, item(headers), more=True, headers=headers)
+        await conversation.head()
+        stream = Stream(conversation, headers)
+        await stream.next()
+        conversation.send(item(headers, text=text), more=number % 4 > 1)
+        if text == "wait":
+            await asyncio.sleep(0.01 * (number % 5))
+            conversation.hang_up()
+        else:
+            await stream.rest()
+        await asyncio.wait_for(conversation.task, 5)
+
+    await asyncio.gather(*(one(number) for number in range(200)))
+    server = client.application._unary
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
+    assert server.streams == 0
+    assert len(server.watch) == 0
+    await until(lambda: client.application._channel._transport.in_flight == 0)

@@ -21,6 +21,7 @@ from tests.gateway.streaming import SERVICE, Context, Item, Items, as_bytes, ser
 
 TIMEOUT = 10.0
 LARGE = 50_000
+ASK = f"/{SERVICE}/Ask"
 
 
 class Backend:
@@ -314,6 +315,27 @@ async def test_a_slow_service_slows_the_writer_and_nobody_else(stub: Stub, metho
     methods.may_go_on.set()
     assert (await call).number == 400
     await writer
+
+
+async def test_a_request_that_is_answered_before_its_end(gateway: GatewayProcess, methods: Methods, stub: Stub) -> None:
+    """Whoever sends on, with credit that nobody gives, is told to stop."""
+    call = stub.gather(timeout=TIMEOUT)
+    await call.write(Item(text="enough", number=1))
+    blocked = asyncio.create_task(_flood(call))
+    assert (await call).number == 0
+    await asyncio.wait([blocked], timeout=5)
+    assert blocked.done()
+
+    # As unary requests that are refused by their size.
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield bytes(1024 * 1024)
+
+    async with httpx.AsyncClient(base_url=gateway.url, http1=False, http2=True) as client:
+        for _ in range(3):
+            answer = await client.post(ASK, content=parts(), headers={"content-type": "application/proto"})
+            assert answer.status_code == 413
+        assert (await client.post(ASK, json={"number": 3})).json() == {"number": "3"}
 
 
 async def _flood(call: Any) -> None:
