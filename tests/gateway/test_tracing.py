@@ -54,3 +54,18 @@ def test_a_trusted_trace_is_continued() -> None:
     request = of_route(spans(NATSMESH_TRUST_TRACE_CONTEXT="true"), "/v1/greetings/{name}", 200)
     assert f"{request['trace']:032x}" == "0af7651916cd43dd8448eb211c80319c"
     assert f"{request['parent']:016x}" == "b7ad6b7169203331"
+
+
+def test_streams_are_part_of_the_trace() -> None:
+    found = spans()
+    requests = [span for span in found if span["attributes"].get("http.route") == "/v1/tell/{text}"]
+    (connect,) = (span for span in found if span["attributes"].get("http.route") == "/streams.v1.Streams/Tell")
+    assert len(requests) == 2
+    for request, code in ((requests[0], None), (requests[1], "DATA_LOSS"), (connect, None)):
+        # The response began with 200, whatever became of the stream: that is for the spans of the call to tell.
+        assert request["attributes"]["http.response.status_code"] == 200
+        (client,) = (span for span in found if span["parent"] == request["id"])
+        assert (client["name"], client["kind"]) == ("streams.v1.Streams/Tell", "CLIENT")
+        assert client["attributes"].get("error.type") == code
+        (server,) = (span for span in found if span["parent"] == client["id"])
+        assert server["kind"] == "SERVER"
