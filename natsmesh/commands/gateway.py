@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.02
     type=click.FloatRange(0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Deadline of a call whose client names none.",
+    help="Deadline of a unary call whose client names none.",
 )
 @click.option(
     "--max-timeout",
@@ -44,7 +44,37 @@ _POLL_SECONDS = 0.02
     show_default=True,
     help="Longest deadline that a client gets.",
 )
+@click.option(
+    "--stream-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="Longest that a stream may last.  [default: as long as both ends like]",
+)
+@click.option(
+    "--heartbeat",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Pause after which server-sent events get a comment.",
+)
+@click.option(
+    "--max-streams",
+    metavar="N",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    help="Streams at once in one process, else 503.",
+)
 @click.option("--max-body", metavar="MIB", type=click.IntRange(1), default=16, show_default=True, help="Else 413.")
+@click.option(
+    "--max-response",
+    metavar="MIB",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Largest message that a service may answer.",
+)
 @click.option("--forward-header", "forward_headers", metavar="NAME", multiple=True, help="Pass it on to services.")
 @click.option("--ignore-unknown", is_flag=True, help="REST: pass over unknown fields instead of refusing them.")
 @click.option("--access-log", is_flag=True, help="One log line for each request.")
@@ -57,7 +87,11 @@ def command(  # noqa: PLR0913, PLR0917 - one argument an option
     workers: int,
     timeout: float,
     max_timeout: float,
+    stream_timeout: float | None,
+    heartbeat: float,
+    max_streams: int,
     max_body: int,
+    max_response: int,
     forward_headers: tuple[str, ...],
     ignore_unknown: bool,
     access_log: bool,
@@ -65,7 +99,7 @@ def command(  # noqa: PLR0913, PLR0917 - one argument an option
     grace: float,
     mesh: Mesh,
 ) -> int:
-    """Serve every service on the mesh over HTTP: REST, Connect.
+    """Serve every service on the mesh over HTTP: REST, Connect, gRPC-Web, gRPC.
 
     It learns them from the bus, and follows what comes and goes; nothing has to be configured.
     """
@@ -88,7 +122,11 @@ def command(  # noqa: PLR0913, PLR0917 - one argument an option
             workers=workers,
             timeout=timeout,
             max_timeout=max(max_timeout, timeout),
+            stream_timeout=stream_timeout,
+            heartbeat=heartbeat,
+            max_streams=max_streams,
             max_body=max_body * MEBIBYTE,
+            max_response=max_response * MEBIBYTE,
             grace=grace,
             ignore_unknown=ignore_unknown,
             forward_headers=forward_headers,
