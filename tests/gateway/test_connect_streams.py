@@ -1,7 +1,4 @@
-"""Streams by Connect and gRPC-Web: all kinds, in memory and on a real nats-server. gRPC itself is in test_grpc.
-
-Sources: connectrpc.com/docs/protocol, "Streaming RPCs"; gRPC, "PROTOCOL-WEB".
-"""
+"""Streams by Connect and gRPC-Web (connectrpc.com/docs/protocol, "Streaming RPCs"; gRPC, "PROTOCOL-WEB")."""
 
 import asyncio
 import base64
@@ -29,7 +26,6 @@ WEB = {"content-type": "application/grpc-web+proto"}
 
 @pytest.fixture
 async def start(world: World) -> AsyncIterator[Callable[..., Any]]:
-    """Starts a back-end with these methods, and a gateway with these options."""
     servers = []
 
     async def start(options: dict[str, Any] | None = None, **methods: Any) -> Client:
@@ -598,8 +594,6 @@ async def test_nothing_is_left_over(start: Callable[..., Any]) -> None:
         await asyncio.wait_for(conversation.task, 5)
 
     await asyncio.gather(*(one(number) for number in range(200)))
-    server = client.application._unary
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert server.streams == 0
-    assert len(server.watch) == 0
+    assert (client.application._unary.streams, len(client.application._unary.watch)) == (0, 0)
     await until(lambda: client.application._channel._transport.in_flight == 0)
