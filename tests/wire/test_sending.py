@@ -1,5 +1,7 @@
 """What goes into packets: in which order, in which sizes, and what this end must not do."""
 
+from collections.abc import Callable
+
 import pytest
 
 from rpc.status import StatusCode
@@ -33,6 +35,37 @@ def kinds(made: list[bytes]) -> list[list[FrameType]]:
 def test_nothing_to_say_is_no_packet() -> None:
     assert client().next_packet(MIN_PACKET) is None
     assert client().next_packet(MIN_PACKET, even_empty=True) == packet(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "say"),
+    [
+        pytest.param(client, lambda machine: machine.send_message(b"request"), id="a message"),
+        pytest.param(client, lambda machine: machine.half_close(), id="half-close"),
+        pytest.param(client, lambda machine: machine.cancel(StatusCode.CANCELLED, "enough"), id="cancel"),
+        pytest.param(client, lambda machine: machine.consumed(INITIAL_WINDOW), id="credit"),
+        pytest.param(server, lambda machine: machine.send_headers(()), id="headers"),
+        pytest.param(server, lambda machine: machine.end(StatusCode.OK), id="status"),
+    ],
+)
+def test_there_is_something_to_send_until_it_is_in_a_packet(
+    make: Callable[[], StreamMachine], say: Callable[[StreamMachine], None]
+) -> None:
+    machine = make()
+    assert not machine.has_something
+    say(machine)
+    assert machine.has_something
+    assert packets_of(machine)
+    assert not machine.has_something
+
+
+def test_a_message_without_credit_is_still_something_to_send() -> None:
+    machine = client()
+    machine.send_message(bytes(INITIAL_WINDOW))
+    machine.send_message(b"has to wait")
+    assert packets_of(machine)
+    assert machine.has_something
+    assert machine.next_packet(MIN_PACKET) is None
 
 
 def test_what_opens_a_call_of_one_request() -> None:
