@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 SCRIPT = Path(__file__).with_name("serve_gateway.py")
 START_SECONDS = 20.0
@@ -47,6 +48,12 @@ class GatewayProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process holds."""
+        assert self.process is not None
+        return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def start(self, *, wait: bool = True) -> GatewayProcess:
         with self._log.open("ab") as log:

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from google.api.httpbody_pb2 import HttpBody
+from google.api import annotations_pb2, httpbody_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 
 import rpc
 from rpc import Connection
 from tests.gateway.contracts import compile_proto, register
+
+# Importing them makes the files known that ours imports.
+assert annotations_pb2
+assert httpbody_pb2
 
 STREAMS = compile_proto(
     """
@@ -48,8 +52,6 @@ STREAMS = compile_proto(
     "streams_v1.proto",
 )
 register(STREAMS)
-
-assert HttpBody  # Its file is in the pool.
 
 SERVICE = "streams.v1.Streams"
 Item: Any = GetMessageClass(descriptor_pool.Default().FindMessageTypeByName("streams.v1.Item"))

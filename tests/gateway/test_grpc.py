@@ -444,6 +444,36 @@ async def test_a_socket_that_is_not_read_stops_the_service(
         await until(lambda: methods.cancelled == 1, 1)
 
 
+async def test_readers_that_stop_cost_a_window_each(nats_url: str, tmp_path: Path) -> None:
+    """Twenty clients ask for 50 MB each and take nothing; one takes its 50 MB."""
+    count, size = 20, 1000
+    prefix = f"t{secrets.token_hex(4)}"
+    backend = Backend(nats_url, prefix)
+    gateway = GatewayProcess(tmp_path, nats_url, prefix).start()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(RawClient(gateway.port)) for _ in range(count)]
+            before = gateway.resident
+            for number, client in enumerate(clients):
+                await client.send(request(list(REQUESTS)[number % len(REQUESTS)], "flood", size))
+            assert await settled(lambda: backend.methods.sent) < count * size / 5
+            assert gateway.resident - before < count * 2_500_000
+            async with httpx.AsyncClient(base_url=gateway.url) as client:
+                assert (await client.post(ASK, json={"number": 3})).status_code == 200
+        await until(lambda: backend.methods.cancelled == count)
+        before = gateway.resident
+        highest = received = 0
+        async with RawClient(gateway.port) as client:
+            await client.send(request("connect", "flood", size))
+            while received < size * LARGE:
+                received += len(await client.reader.read(4_000_000))
+                highest = max(highest, gateway.resident)
+        assert highest - before < 10_000_000
+    finally:
+        gateway.close()
+        backend.close()
+
+
 async def test_streams_that_do_not_end_are_ended_when_the_gateway_stops(nats_url: str, tmp_path: Path) -> None:
     prefix = f"t{secrets.token_hex(4)}"
     backend = Backend(nats_url, prefix)
