@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from tests.snippets import Snippet
 
 CURL = Path(__file__).with_name("curl.py")
+UP = "Ctrl-C stops everything."
 READY_SECONDS = 30
 STOP_SECONDS = 15
 
@@ -61,7 +61,7 @@ def natsmesh_dev(folder: Path, programs: Path, log: Path) -> Iterator[Dev]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process, log)
+        wait_until_up(process, log)
         yield Dev(f"localhost:{port}", {**environment, "NATS_URL": f"nats://127.0.0.1:{nats_port}"})
         process.send_signal(signal.SIGINT)
         assert process.wait(STOP_SECONDS) in (0, 130), log.read_text()
@@ -70,15 +70,15 @@ def natsmesh_dev(folder: Path, programs: Path, log: Path) -> Iterator[Dev]:
         process.wait()
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the gateway's 200; fail with the log if the process ends or the time is up."""
+def wait_until_up(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for what a reader waits for: the last line of the overview of what can be called.
+
+    The gateway's ``/readyz`` would be too early: the gateway is ready before the services have started.
+    """
     deadline = time.monotonic() + READY_SECONDS
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as response:
-            if response.status == 200:
-                return
+    while UP not in log.read_text():
         assert process.poll() is None, f"natsmesh dev has ended:\n{log.read_text()}"
-        assert time.monotonic() < deadline, f"not ready after {READY_SECONDS} s:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"not up after {READY_SECONDS} s:\n{log.read_text()}"
         time.sleep(0.05)
 
 
