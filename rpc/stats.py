@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -121,7 +122,8 @@ class Stats:
         """Seconds since the epoch when counting began."""
         self._entries: dict[str, MethodStats] = {}
         if tracked:
-            _live.add(self)
+            with _lock:
+                _live.add(self)
             # A counter must never fall: what a closed channel has counted is kept.
             weakref.finalize(self, _retire, kind, self.started, self._entries).atexit = False
 
@@ -226,19 +228,33 @@ class Stats:
 
 
 _live: weakref.WeakSet[Stats] = weakref.WeakSet()
+_gone: deque[tuple[Kind, float, dict[str, MethodStats]]] = deque()
+"""Numbers whose owners are gone, and which nobody has added to the retired ones yet."""
 _retired: dict[Kind, Stats] = {}
-_retired_lock = threading.Lock()
+_lock = threading.Lock()
+"""Held where any of these is read or changed, but for the end of ``_gone`` that is added to."""
 
 
 def _retire(kind: Kind, started: float, entries: dict[str, MethodStats]) -> None:
-    gone = Stats(kind, tracked=False)
-    gone.started = started
-    gone._entries = entries  # noqa: SLF001 - same module
-    with _retired_lock:
+    # Called wherever garbage is collected: perhaps by the very thread that holds the lock. So it must not wait for it.
+    _gone.append((kind, started, entries))
+    if _lock.acquire(blocking=False):
+        try:
+            _take_in_gone()
+        finally:
+            _lock.release()
+
+
+def _take_in_gone() -> None:
+    while _gone:
+        kind, started, entries = _gone.popleft()
+        numbers = Stats(kind, tracked=False)
+        numbers.started = started
+        numbers._entries = entries  # noqa: SLF001 - same module
         if kind in _retired:
-            _retired[kind].merge(gone)
+            _retired[kind].merge(numbers)
         else:
-            _retired[kind] = gone
+            _retired[kind] = numbers
 
 
 def combine(stats: Iterable[Stats]) -> list[Stats]:
@@ -253,9 +269,11 @@ def combine(stats: Iterable[Stats]) -> list[Stats]:
 
 def totals() -> list[Stats]:
     """Return all that this process has counted, one of each kind. May be called on any thread."""
-    with _retired_lock:
+    with _lock:
+        live = list(_live)  # first: whoever goes after this has not been taken in below
+        _take_in_gone()
         retired = combine(_retired.values())
-    return combine([*retired, *_live])
+    return combine([*retired, *live])
 
 
 def code_name(code: int) -> str:
