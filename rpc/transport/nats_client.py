@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from rpc.transport.base import Headers, Receiver
+from rpc.transport.nats_parser import DirectParser
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ PATIENT_ABOVE = 256 * 1024
 """Bytes that are written at most, or wait for the socket, before who publishes waits for it to take them."""
 
 _UNSAFE = re.compile(r"[ \t\r\n\0]")
-_NO_STATUS = b"NATS/1.0\r\n"
+_VERSION = b"NATS/1.0"
+_BLANKS = " \t\r\n\v\f"
 
 
 class DeliveredMessage:
@@ -45,11 +47,36 @@ class DeliveredMessage:
         self.headers = headers
 
 
+def parse_headers(block: bytes) -> dict[str, str] | None:
+    """Return the headers of a message, an inline status among them as ``Status`` and ``Description``; None for none.
+
+    Lines that are no header are passed over, bytes that are not UTF-8 become U+FFFD, both as in nats-py; of a name that
+    comes twice the last value counts. Raises ``ValueError`` for what is no block of headers. Source: NATS ADR-4.
+    """
+    first, _, lines = block.partition(b"\r\n")
+    headers: dict[str, str] = {}
+    if first != _VERSION:
+        if not first.startswith(_VERSION):
+            raise ValueError("its headers do not begin with NATS/1.0")
+        status, _, description = first[len(_VERSION) :].strip().decode("utf-8", "replace").partition(" ")
+        if status.isascii() and status.isdigit():
+            headers["Status"] = status
+        if description:
+            headers["Description"] = description.strip()
+    for line in lines.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        name = name.strip(_BLANKS)
+        if colon and name.isascii() and len(name.split()) == 1:
+            headers[name] = value.strip(_BLANKS)
+    return headers or None
+
+
 class DirectClient(Client):
     """Used by ``NatsConnection`` only; belongs to the event loop that it is made on."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = DirectParser(self, self._deliver)
         self._draining_sids: set[int] = set()
         self._receivers: dict[int, tuple[Receiver, contextvars.Context]] = {}
         self._soon = asyncio.get_running_loop().call_soon
@@ -76,30 +103,34 @@ class DirectClient(Client):
         super()._remove_sub(sid, max_msgs)
         self._receivers.pop(sid, None)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+    def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Hand a message to its receiver; False when it is for a subscription of nats-py's own."""
+        found = self._receivers.get(sid)
+        if found is None:
+            return False
         # An exception here would end nats-py's read loop, while it goes on saying that it is connected; and the server
         # lets any bytes pass as subject, reply subject and headers.
-        found = self._receivers.get(sid)
         try:
-            if found is None:
-                await super()._process_msg(sid, subject, reply, data, headers)
-                return
-            message = DeliveredMessage(subject.decode(), reply.decode(), data, await self._headers_of(headers))
-        except (ValueError, LookupError) as error:
+            message = DeliveredMessage(
+                subject.decode(), reply.decode(), data, parse_headers(headers) if headers else None
+            )
+        except ValueError as error:
             logger.warning("a malformed message to %r was dropped: %s", subject[:64], error)
-            return
+            return True
         receiver, context = found
         try:
             context.run(receiver, message)
         except Exception:
             logger.exception("a receiver of %s raised", message.subject)
+        return True
 
-    async def _headers_of(self, headers: bytes) -> dict[str, str] | None:
-        if not headers:
-            return None
-        if not headers.startswith(_NO_STATUS):
-            return await self._process_headers(headers)
-        return self._parse_header_lines(headers[len(_NO_STATUS) :]) or None
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        # What came in pieces, or is for a subscription of nats-py's own.
+        if not self._deliver(sid, subject, reply, data, headers):
+            try:
+                await super()._process_msg(sid, subject, reply, data, headers)
+            except (ValueError, LookupError) as error:
+                logger.warning("a malformed message to %r was dropped: %s", subject[:64], error)
 
     # -------------------------------------------------------------------------------------------------- sending
 
