@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from contextvars import ContextVar
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-# At most eight ASCII digits (gRPC over HTTP/2, "Timeout"); Python's int() would take "_" and foreign digits too.
-_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
+_MAX_DIGITS = 8
+"""Source: gRPC over HTTP/2, "Timeout"."""
 
 current_deadline: ContextVar[float | None] = ContextVar("natsmesh_deadline", default=None)
 """The deadline of the call that the running handler serves; calls made inside it end by then at the latest."""
@@ -19,6 +18,8 @@ EXCEEDED = "Deadline Exceeded"
 
 def format_timeout(seconds: float) -> str:
     """Return a ``grpc-timeout`` value for a duration, at least 0, in the finest unit that eight digits hold."""
+    if 1e-6 <= seconds < 100.0:
+        return f"{int(seconds * 1e6)}u"
     microseconds = int(min(max(seconds, 0.0), 99_999_999.0) * 1e6)
     if microseconds <= 0:
         return "0u"
@@ -32,11 +33,12 @@ def format_timeout(seconds: float) -> str:
 
 def parse_timeout(value: str) -> float:
     """Return the seconds of a ``grpc-timeout`` value. Raises ``ValueError`` when it is not one."""
-    match = _TIMEOUT.match(value)
-    if match is None:
+    digits, unit = value[:-1], _UNITS.get(value[-1:])
+    # Python's int() would take "_", signs and foreign digits too.
+    if unit is None or not (digits.isdigit() and digits.isascii()) or len(digits) > _MAX_DIGITS:
         msg = f"malformed grpc-timeout: {value[:32]!r}"
         raise ValueError(msg)
-    return int(match[1]) * _UNITS[match[2]]
+    return int(digits) * unit
 
 
 def earliest(first: float | None, second: float | None) -> float | None:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rpc.policy.deadline import clock_changed
+
 T = TypeVar("T")
 
 _MAX_ROUNDS = 100_000
@@ -96,6 +98,7 @@ class FakeClock:
         }
         for name, replacement in replacements.items():
             setattr(loop, name, replacement)
+        clock_changed(loop)
         return self
 
     async def __aexit__(
@@ -105,6 +108,7 @@ class FakeClock:
         for name in ("time", "call_at", "call_later", "call_soon"):
             delattr(loop, name)
         self._loop = None
+        clock_changed(loop)
         # Who still waits gets real time for the rest of it.
         timers, self._timers = self._timers, []
         for timer in timers:
