@@ -26,7 +26,6 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """The one ``grpc-`` key that applications may set: a serialized google.rpc.Status (rich errors)."""
 
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
-_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _RESERVED = ("grpc-", "mesh-", "nats-")
 _DUPLICATE = "mesh-dup-"
 _TRAILER = "mesh-trailer-"
@@ -59,7 +58,7 @@ def normalize(pairs: Iterable[tuple[str, MetadataValue]] | None) -> Metadata:
             total += len(key) + len(value) + PAIR_COST
             continue
         text = value.decode("latin-1") if isinstance(value, bytes) else value
-        if not isinstance(text, str) or not _VALUE.match(text):
+        if not isinstance(text, str) or not (text.isascii() and text.isprintable()):
             msg = f"metadata value of {key!r} must be printable ASCII text (use a key that ends in '-bin' for bytes)"
             raise ValueError(msg)
         total += len(key) + len(text) + PAIR_COST
@@ -103,7 +102,7 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Metadata, Metadata]:
                 except (binascii.Error, ValueError):
                     continue
                 target.append((name, decoded))
-        elif _VALUE.match(value):
+        elif value.isascii() and value.isprintable():
             target.append((name, value))
     return tuple(initial), tuple(trailing)
 

@@ -11,19 +11,24 @@ logger = logging.getLogger(__name__)
 
 
 class TaskSet:
-    """The running tasks of one object."""
+    """The running tasks of one object. It belongs to the event loop that the first of them is started on."""
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_loop", "_tasks")
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Asked for once: Python 3.11 makes a system call of it.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Start a task; an exception that nobody else would see is logged."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        task = loop.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -89,8 +88,9 @@ class ServerTransport:
         self._methods: dict[str, Method] = {}
         self._held: dict[str, _Held] = {}
         """By reply subject: it is the name that caller and back-end share for a call."""
-        self._young: deque[_Held] = deque()
-        """Calls of one message each way that began within the last moments, oldest first, ended or not."""
+        self._young: dict[_Held, None] = {}
+        """Calls of one message each way that began within the last moments and are under way, oldest first."""
+        self._accepter: asyncio.TimerHandle | None = None
         self._roll = rollcall.RollCaller(self._ask, silence_limit=silence_limit)
         self._sweeper: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
@@ -160,8 +160,9 @@ class ServerTransport:
 
     async def close(self) -> None:
         """Stop listening; the calls have ended before."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._accepter):
+            if timer is not None:
+                timer.cancel()
         if self._remove_listener is not None:
             self._remove_listener()
         for subscription in self._subscriptions:
@@ -305,10 +306,11 @@ class ServerTransport:
     async def _serve_message(self, held: _Held, handler: Handler) -> None:
         """One request message came; one reply goes, in packets if it is too large for a message."""
         call, reply = held.call, held.call.peer
-        if not self._young:
-            self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones)
-        self._young.append(held)
+        self._young[held] = None
+        if self._accepter is None:
+            self._accepter = self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones)
         error = await self._run(held, handler)
+        self._young.pop(held, None)
         if error is not None:
             await self._reply(reply, b"", self._failure(call, error))
             return
@@ -331,13 +333,12 @@ class ServerTransport:
         each call would cost as much as its reply. So an acceptance comes up to ``2 * ACCEPT_AFTER`` after the call.
         """
         young, horizon = self._young, self._loop.time() - ACCEPT_AFTER
-        while young and young[0].since <= horizon:
-            held = young.popleft()
-            reply = held.call.peer
-            if self._held.get(reply) is held and held.stream is None:
-                self._reply_soon(reply, b"", self._accepted_headers)
-        if young:
-            self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones)
+        for held in list(young):
+            if held.since > horizon:
+                break
+            del young[held]
+            self._reply_soon(held.call.peer, b"", self._accepted_headers)
+        self._accepter = self._loop.call_later(ACCEPT_AFTER, self._accept_old_ones) if young else None
 
     async def _serve_packets(self, held: _Held, handler: Handler, opening: bytes) -> None:
         """The request came as the first packet of a stream."""

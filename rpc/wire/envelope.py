@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from rpc.deadline import format_timeout, parse_timeout
@@ -38,8 +38,7 @@ class ProtocolError(ValueError):
     """What a peer sent is not what the wire protocol allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The end of a unary call as the caller sees it; ``error`` is None for OK."""
 
     initial_metadata: Metadata
@@ -48,8 +47,7 @@ class Reply:
     compressed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What the headers of a request say. ``timeout``: seconds left; ``stream``: the payload is a packet."""
 
     timeout: float | None = None
