@@ -84,7 +84,8 @@ def unsampled(traceparent: str, tracestate: str = "") -> Unsampled:
     return Unsampled((*pairs, (TRACESTATE, tracestate)) if tracestate else pairs)
 
 
-_SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""Under which a context holds its current span; OpenTelemetry gives it no public name."""
 
 
 def quiet_context(metadata: Metadata) -> Context | None:
@@ -106,7 +107,7 @@ def quiet_context(metadata: Metadata) -> Context | None:
 
 def context_at(position: Unsampled) -> Context:
     """Return a context of nothing but this position: what ``set_span_in_context`` does, for a third of its price."""
-    return Context({_SPAN_KEY: position})
+    return Context({SPAN_KEY: position})
 
 
 def without_trace(metadata: Metadata) -> Metadata:

@@ -31,6 +31,7 @@ from rpc.method import MethodInfo
 from rpc.status import Refusal, StatusCode, StatusError
 from rpc.telemetry import semconv
 from rpc.telemetry.propagation import (
+    SPAN_KEY,
     Propagator,
     Unsampled,
     W3CPropagator,
@@ -158,11 +159,8 @@ def server_interceptor(tracing: Tracing, is_known: Callable[[MethodInfo], bool] 
                 await _serve_recorded(tracing, context, call, handler, known=known)
                 return
             quiet = set_span_in_context(declined, context)
-        token = attach(quiet)
-        try:
-            await handler(call)
-        finally:
-            detach(token)
+        attach(quiet)  # never detached: a call that is served has a task of its own, which ends with it
+        await handler(call)
 
     return serve
 
@@ -207,16 +205,19 @@ def client_interceptor(tracing: Tracing) -> Interceptor:
 
     It belongs outside of all policies that may send a call more than once.
     """
+    is_quiet = tracing.quiet
 
     def send(call: Call, handler: Handler) -> Awaitable[None]:
         context = get_current()
+        if is_quiet:
+            position = context.get(SPAN_KEY)
+            if position.__class__ is Unsampled:  # the short way for most calls
+                call.metadata = without_trace(call.metadata) + position.pairs if call.metadata else position.pairs
+                return handler(call)
         declined = tracing.depart(context)
         if declined is None or tracing.w3c is None:
             return _send_recorded(tracing, context, call, handler)
-        if tracing.quiet:
-            call.metadata = without_trace(call.metadata) + declined.pairs
-        else:
-            call.metadata = tracing.w3c.replace(call.metadata, declined.pairs, context)
+        call.metadata = tracing.w3c.replace(call.metadata, declined.pairs, context)
         return handler(call)
 
     return send
