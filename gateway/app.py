@@ -17,6 +17,7 @@ from gateway.catalog import Catalog, Route
 from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
+from gateway.filters import RouteFilter, filtered
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.operations import OperationRoute, healthz, metrics, readyz
@@ -59,6 +60,7 @@ class Gateway:
         directory = self.config.worker_directory
         self._worker_stats = WorkerStats(directory) if directory is not None else None
         self._tasks: list[asyncio.Task[None]] = []
+        self._filters: Sequence[RouteFilter] = ()
         self.stats = Stats("http")
         """Numbers of the requests that were answered, by route."""
         self._catalog = Catalog(self._compile, self._own_routes())
@@ -143,10 +145,11 @@ class Gateway:
     def _compile(self, schema: Schema) -> Sequence[Route]:
         unary = self._unary
         assert unary is not None  # noqa: S101 - the catalog runs after start only
-        return [
+        routes: list[Route] = [
             *connect_routes(schema, unary, self.stats),
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]
+        return [filtered(route, self._filters) for route in routes] if self._filters else routes
 
     # ------------------------------------------------------------------------------------------------------- ASGI
 
