@@ -160,21 +160,24 @@ import gc
 from rpc.method import MethodInfo
 from rpc.stats import Stats, totals
 
-info = MethodInfo("a.B", "C")
-gc.set_threshold(1, 1, 1)
-for number in range(300):
+many = Stats("client")
+for number in range(200):
+    many.method(MethodInfo("a.B", f"M{number}")).record(0, 0.1)
+del many
+for objects in range(1, 400):
     gc.disable()
     stats = Stats("client")
     stats.cycle = stats
-    stats.method(info).record(0, 0.1)
+    stats.method(MethodInfo("a.B", "C")).record(0, 0.1)
     del stats
-    gc.enable()  # from here on, the next object that is made has the garbage collected
+    gc.set_threshold(objects, 5, 5)
+    gc.enable()  # from here on, garbage is collected as soon as so many objects have been made
     totals()
 gc.collect()
-print(sum(numbers.method(info).requests for numbers in totals()))
+print(sum(numbers.method(MethodInfo("a.B", "C")).requests for numbers in totals()))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
-    assert (done.stdout, done.stderr) == ("300\n", "")
+    assert (done.stdout, done.stderr) == ("399\n", "")
 
 
 def test_bounds_are_those_of_the_conventions() -> None:
