@@ -53,7 +53,7 @@ class Spread:
 
 
 def main(rounds: int, seconds: float, folder: Path, machine: dict[str, object]) -> int:
-    """Measures both, interleaved; writes `subscribers.json` and `.md`. The status is 1 when an aim is missed."""
+    """Measures both, interleaved; writes `subscribers.json` and `.md`."""
     why = natsmesh_missing()
     if why is not None:
         raise BenchmarkError(why)
