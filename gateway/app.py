@@ -17,7 +17,7 @@ from gateway.catalog import Catalog, Route
 from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
-from gateway.filters import RouteFilter, filtered
+from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, route_filters
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.operations import OperationRoute, healthz, metrics, readyz
@@ -88,6 +88,9 @@ class Gateway:
         await self._channel.channel_ready()
         self._tracer = rpc.telemetry.http_tracer()
         self._unary = UnaryServer(self._channel.handler, config, tracer=self._tracer, access_log=self._access_log)
+        self._filters = route_filters(config, Surroundings(self._unary, connection))
+        for each in self._filters:
+            await each.start()
         self._watcher = ServiceWatcher(connection, self._catalog.changed, prefix=config.prefix)
         await self._watcher.start()
         self._spawn(self._catalog.run(self._watcher.ready), "gateway-catalog")
@@ -106,6 +109,8 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for each in self._filters:
+            await each.close()
         if self._unary is not None:
             await self._unary.close()
         if self._channel is not None:
@@ -145,11 +150,11 @@ class Gateway:
     def _compile(self, schema: Schema) -> Sequence[Route]:
         unary = self._unary
         assert unary is not None  # noqa: S101 - the catalog runs after start only
-        routes: list[Route] = [
+        routes: list[ServiceRoute] = [
             *connect_routes(schema, unary, self.stats),
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]
-        return [filtered(route, self._filters) for route in routes] if self._filters else routes
+        return [filtered(route, self._filters) for route in routes]
 
     # ------------------------------------------------------------------------------------------------------- ASGI
 

@@ -22,8 +22,10 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.app import Gateway
 from gateway.config import Config
+from gateway.filters import application
 from gateway.http_protocol import HttpProtocol
 from gateway.patience import PatientConfig
+from gateway.unary import AsgiApp
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +104,10 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
     )
 
 
-def _application(config: Config, before_start: Callable[[], None] | None) -> Gateway:
+def _application(config: Config, before_start: Callable[[], None] | None) -> AsgiApp:
     if before_start is not None:
         before_start()
-    return Gateway(config)
+    return application(Gateway(config), config)
 
 
 def _serve(config: Config, listener: socket.socket, before_start: Callable[[], None] | None) -> int:

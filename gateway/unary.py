@@ -17,7 +17,6 @@ from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.access_log import AccessLog
 from gateway.body import BodyReader, ClientGone, Receive
-from gateway.config import Config
 from gateway.errors import HttpError, details_of, status_of
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.hangup import HangupWatch
@@ -28,6 +27,7 @@ from gateway.transcode import JSON, Answer, ResponseError
 from rpc import Call, Handler, MethodInfo, OpenCall, StatusCode, StatusError
 
 if TYPE_CHECKING:
+    from gateway.config import Config  # has the options of filters in it, which stand on this module
     from rpc.telemetry import HttpTracer  # loads OpenTelemetry
 
 logger = logging.getLogger(__name__)

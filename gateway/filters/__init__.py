@@ -1,33 +1,86 @@
 """What may stand between a request and its route: one concern a file, each switched on by its options.
 
-Two kinds. A ``RouteFilter`` knows which method is called, and is put around a route when the route is built; the others
-are plain ASGI middleware around the whole gateway, for what concerns every path alike, those that do not exist
-included. What is switched off is left out when things are built, so it costs a request nothing. The order in which they
-stack is written here and nowhere else.
+Two kinds. A ``RouteFilter`` knows which method is called, and is put around a route when the route is built
+(``route_filters``); the others are plain ASGI middleware around the whole gateway, for what concerns every path alike,
+those that do not exist included (``application``). What is switched off is left out when things are built, so it costs
+a request nothing; its module is not even imported. The order in which they stack is written here and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.body import Receive
 from gateway.catalog import Route
+from gateway.errors import HttpError
+from gateway.filters.refusal import Refusal
 from gateway.path_template import PathTemplate
-from gateway.unary import Scope, Send
+from gateway.unary import AsgiApp, Scope, Send, UnaryRoute, UnaryServer
+from rpc import Connection
+
+if TYPE_CHECKING:
+    from gateway.config import Config  # has the options of filters in it
 
 Serve = Callable[[Scope, Receive, Send, list[bytes]], Awaitable[None]]
 """Answers one request whose path matched: ``Route.serve``."""
 
 
-class RouteFilter(Protocol):
-    """A concern that depends on what is called."""
+class ServiceRoute(UnaryRoute, Protocol):
+    """A route that leads to a method of a service, whatever the front-end: the gateway's own have no filters."""
 
-    def wrap(self, route: Route, serve: Serve) -> Serve:
+    def serve(self, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> Awaitable[None]:
+        """Answer one request whose path matched."""
+
+
+class RouteFilter(Protocol):
+    """A concern that depends on what is called. To be subclassed."""
+
+    def wrap(self, route: ServiceRoute, serve: Serve) -> Serve:
         """Return what serves requests of ``route`` instead of ``serve``; that itself, if the filter has no say there.
 
         Called once for each route when it is built, on a thread.
         """
+
+    async def start(self) -> None:
+        """Begin what the filter does by itself; called before any route is built. What it raises fails the start."""
+
+    async def close(self) -> None:
+        """End that; it may have failed to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What filters may use of the gateway that they are part of."""
+
+    server: UnaryServer
+    connection: Connection
+
+    async def refuse(
+        self, route: ServiceRoute, error: HttpError, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
+    ) -> None:
+        """Answer a request with an error instead of a call.
+
+        In the form of the route's front-end and of the request's protocol, with a request id; it is counted, traced
+        and logged like any other request of the route.
+        """
+        await self.server.serve(Refusal(route, error), scope, receive, send, segments)
+
+
+def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteFilter]:  # noqa: ARG001
+    """Return the filters that a configuration asks for, the outermost first.
+
+    1. Authentication: nothing else is done for those who may not call; what follows goes by who they are.
+    2. Rate limits: by key or by address. Answers from the cache count as well.
+    3. The cache: what is known is answered without a call.
+    """
+    return []
+
+
+def application(gateway: AsgiApp, config: Config) -> AsgiApp:  # noqa: ARG001
+    """Return a gateway with everything around it that concerns all of its paths, the outermost first."""
+    return gateway
 
 
 class FilteredRoute:
@@ -35,14 +88,14 @@ class FilteredRoute:
 
     __slots__ = ("http_method", "route", "serve", "template")
 
-    def __init__(self, route: Route, serve: Serve) -> None:
+    def __init__(self, route: ServiceRoute, serve: Serve) -> None:
         self.route = route
         self.http_method: str = route.http_method
         self.template: PathTemplate = route.template
         self.serve = serve
 
 
-def filtered(route: Route, filters: Sequence[RouteFilter]) -> Route:
+def filtered(route: ServiceRoute, filters: Sequence[RouteFilter]) -> Route:
     """Return a route with filters around it, the first one outermost; the route itself when none has a say."""
     serve: Serve = route.serve
     for each in reversed(filters):
