@@ -57,8 +57,8 @@ class Codec:
             return data
         try:
             return self._deserialize(data)
-        except Exception:
-            logger.warning("a request of %s could not be deserialized", self._info.full_name, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller's bytes are to blame
+            logger.warning("a request of %s could not be deserialized: %.200s", self._info.full_name, error)
             raise StatusError(StatusCode.UNKNOWN, "Exception deserializing request!") from None
 
     def encode(self, message: Any) -> bytes:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 Run = Callable[[Any, ServicerContext], Any]
 
+_END_OF_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends more than a call. Any other exception is the method's, also where it is no ``Exception``."""
+
 
 def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, executor: Executor | None) -> Handler:
     """Adapt a method, once, when a server is built.
@@ -75,9 +78,9 @@ class _Serving:
                 context.raise_for_status()
             except Refusal as error:
                 raise started(error) from error
-            except (StatusError, asyncio.CancelledError):
+            except (StatusError, asyncio.CancelledError, *_END_OF_PROCESS):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise _status_of(error, context, info) from error
             finally:
                 context.finish()
@@ -109,9 +112,9 @@ class _Serving:
                 context.raise_for_status()
             except Refusal as error:
                 raise started(error) from error
-            except (StatusError, asyncio.CancelledError):
+            except (StatusError, asyncio.CancelledError, *_END_OF_PROCESS):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise _status_of(error, context, info) from error
             finally:
                 context.finish()
@@ -126,7 +129,7 @@ def started(refusal: Refusal) -> StatusError:
     return StatusError(refusal.code, refusal.details)
 
 
-def _status_of(error: Exception, context: ServicerContext, info: MethodInfo) -> StatusError:
+def _status_of(error: BaseException, context: ServicerContext, info: MethodInfo) -> StatusError:
     """Return the status for an exception that the handler did not mean as one."""
     if context.aborted is not None:
         return context.aborted
