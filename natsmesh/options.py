@@ -49,6 +49,7 @@ class Mesh:
         os.environ["NATS_URL"] = self.url
         if self.credentials is not None:
             os.environ["NATS_CREDS"] = self.credentials
+        os.environ["NATSMESH_PREFIX"] = self.prefix
 
     def arguments(self) -> list[str]:
         """Return it as arguments for a process of ours."""

@@ -64,13 +64,14 @@ class Channel(aio.Channel):
         credentials: object = None,
         compression: grpc.Compression | None = None,
         interceptors: Sequence[aio.ClientInterceptor] | None = None,
-        prefix: str = "",
+        prefix: str | None = None,
         retry: bool = True,
     ) -> None:
         """``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
 
         ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` is gzip or none.
-        ``prefix`` separates meshes on one NATS account. ``retry=False`` sends no call twice, whatever happens to it.
+        ``prefix`` separates meshes on one NATS account; None is ``$NATSMESH_PREFIX``, or none.
+        ``retry=False`` sends no call twice, whatever happens to it.
         """
         self._connection, self._owns_connection = as_connection(target)
         self._interceptors = tuple(interceptors or ())

@@ -55,7 +55,7 @@ class Server(aio.Server):
         compression: grpc.Compression | None = None,
         maximum_queued_rpcs: int = DEFAULT_QUEUE,
         version: str = "0.0.0",
-        prefix: str = "",
+        prefix: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """The first keyword arguments are those of ``grpc.aio.server``.
@@ -65,7 +65,8 @@ class Server(aio.Server):
         ``options``: those of gRPC that mean something here, see ``rpc.options``. ``compression`` of the responses is
         gzip or none; without it, they are compressed if the requests are.
         ``maximum_concurrent_rpcs`` run at once, ``maximum_queued_rpcs`` more wait; what comes beyond is refused.
-        ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes.
+        ``version`` (semantic) and ``metadata`` are announced with every service. ``prefix`` separates meshes;
+        None is ``$NATSMESH_PREFIX``, or none.
         """
         from rpc.connections import as_connection  # noqa: PLC0415 - nats-py is imported only where a connection is made
 

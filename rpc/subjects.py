@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -23,11 +24,13 @@ def check_name(name: str) -> str:
 
 
 class Subjects:
-    """The subjects of one mesh. ``prefix`` separates meshes that share a NATS account; empty by default."""
+    """The subjects of one mesh. ``prefix`` separates meshes that share a NATS account; None is ``$NATSMESH_PREFIX``."""
 
     __slots__ = ("announcements", "prefix")
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str | None = None) -> None:
+        if prefix is None:
+            prefix = os.environ.get("NATSMESH_PREFIX", "")
         self.prefix = f"{check_name(prefix)}." if prefix else ""
         self.announcements = f"{self.prefix}mesh.announce.*"
         """Subscribed by those who follow the mesh live."""

@@ -75,7 +75,7 @@ class ServiceWatcher:
         on_change: Callable[[ServiceView], None] | None = None,
         *,
         interval: float = DEFAULT_INTERVAL,
-        prefix: str = "",
+        prefix: str | None = None,
     ) -> None:
         """``on_change(view)`` is called on the event loop after each change of a service; it must not block."""
         self._connection = connection
