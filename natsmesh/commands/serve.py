@@ -16,6 +16,14 @@ from natsmesh.options import Mesh, grace_option, mesh_options
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Calls that one process runs at once.")
 @click.option("--queue", type=click.IntRange(0), help="Calls that wait in one process; others go elsewhere.")
+@click.option(
+    "--max-message",
+    metavar="MIB",
+    type=click.IntRange(1, 1024),
+    default=32,
+    show_default=True,
+    help="Largest request; beyond it RESOURCE_EXHAUSTED.",
+)
 @click.option("--service-version", default=None, metavar="X.Y.Z", help="Announced version; default: pyproject.toml's.")
 @grace_option(10.0)
 @mesh_options()
@@ -24,6 +32,7 @@ def command(
     workers: int | None,
     concurrency: int | None,
     queue: int | None,
+    max_message: int,
     service_version: str | None,
     grace: float,
     mesh: Mesh,
@@ -38,7 +47,7 @@ def command(
     from natsmesh.worker import ServeOptions, run_worker
 
     version = service_version or default_version()
-    options = ServeOptions(mesh, concurrency, queue, grace, version)
+    options = ServeOptions(mesh, concurrency, queue, grace, version, max_message)
     if workers is None:
         return run_worker(targets, options)
 
