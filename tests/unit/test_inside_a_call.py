@@ -72,6 +72,59 @@ async def test_a_function_that_raises_stop_iteration_ends_the_call(memory_mesh: 
     await server.stop(None)
 
 
+async def test_an_exception_that_is_no_exception_by_its_class_ends_the_call(memory_mesh: MemoryMesh) -> None:
+    class Odd(BaseException):
+        """As test frameworks raise them."""
+
+    async def do(request: bytes, context: object) -> bytes:
+        raise Odd("what callers must not see")
+
+    server = await serve(memory_mesh, {"Do": do})
+    async with rpc.Channel(memory_mesh.connection()) as channel:
+        with pytest.raises(StatusError) as error:
+            await asyncio.wait_for(channel.invoke(Call(MethodInfo(SERVICE, "Do"))), 10)
+    assert (error.value.code, error.value.details) == (StatusCode.UNKNOWN, f"Unexpected exception in {SERVICE}/Do")
+    await server.stop(None)
+
+
+async def test_a_request_of_garbage_is_one_line_in_the_log(
+    memory_mesh: MemoryMesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def do(request: int, context: object) -> bytes:
+        return b""
+
+    server = rpc.Server(memory_mesh.connection())
+    handler = grpc.unary_unary_rpc_method_handler(do, request_deserializer=int)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Do": handler})])
+    await server.start()
+    async with rpc.Channel(memory_mesh.connection()) as channel:
+        with pytest.raises(StatusError):
+            await channel.invoke(Call(MethodInfo(SERVICE, "Do"), b"garbage"))
+    (record,) = [each for each in caplog.records if each.name == "rpc.context"]
+    assert record.exc_info is None
+    assert "Test/Do could not be deserialized" in record.getMessage()
+    await server.stop(None)
+
+
+async def test_the_prefix_of_the_environment(memory_mesh: MemoryMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def do(request: bytes, context: object) -> bytes:
+        return b"here"
+
+    monkeypatch.setenv("NATSMESH_PREFIX", "shop")
+    server = await serve(memory_mesh, {"Do": do})
+    call = Call(MethodInfo(SERVICE, "Do"))
+    async with (
+        rpc.Channel(memory_mesh.connection()) as channel,
+        rpc.Channel(memory_mesh.connection(), prefix="") as other,
+    ):
+        await channel.invoke(call)
+        assert call.response == b"here"
+        with pytest.raises(StatusError) as error:
+            await other.invoke(Call(MethodInfo(SERVICE, "Do")))
+    assert error.value.code is StatusCode.UNAVAILABLE
+    await server.stop(None)
+
+
 async def test_a_question_for_a_schema_is_answered_though_the_instance_goes(memory_mesh: MemoryMesh) -> None:
     schema = b"a schema"
     digest = digest_of(schema)
