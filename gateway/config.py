@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.headers import may_be_forwarded
+from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
 
-MEBIBYTE = 1024 * 1024
-
-
-class ConfigError(ValueError):
-    """An option with a value that makes no sense; the text says which and what to do."""
+__all__ = ["MEBIBYTE", "Config", "ConfigError"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,40 +31,40 @@ class Config:
     workers: int = 1
     """Processes that share the port."""
 
-    timeout: float | None = 30.0
+    timeout: Seconds | None = 30.0
     """The deadline of a unary call whose client names none; None: it has none then."""
 
-    max_timeout: float = 600.0
+    max_timeout: Seconds = 600.0
     """The longest deadline that a client can ask for."""
 
-    stream_timeout: float | None = None
+    stream_timeout: Seconds | None = None
     """The longest that a stream may last, whatever its client asks for; None: as long as both ends want it to."""
 
     max_streams: int = 4096
     """Streams at once in one worker. Each may hold 1 MiB (or its largest message) for a client that is slow."""
 
-    heartbeat: float = 15.0
+    heartbeat: Seconds = 15.0
     """Server-sent events: a comment is sent when nothing else was for so long, lest somebody takes us for dead."""
 
-    max_body: int = 16 * MEBIBYTE
+    max_body: Bytes = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
-    max_response: int = 32 * MEBIBYTE
+    max_response: Bytes = 32 * MEBIBYTE
     """A larger message from a service ends its call."""
 
-    max_held: int = 256 * MEBIBYTE
+    max_held: Bytes = 256 * MEBIBYTE
     """What large bodies of requests under way may hold together; beyond it the next ones are answered with 503."""
 
-    body_patience: float = 20.0
+    body_patience: Seconds = 20.0
     """A body of which no part arrives for so long (up to twice that) is refused with 408."""
 
-    write_patience: float = 60.0
+    write_patience: Seconds = 60.0
     """A client that takes nothing of its response for so long is cut off."""
 
-    keep_alive: float = 75.0
+    keep_alive: Seconds = 75.0
     """An idle connection is closed after it."""
 
-    grace: float = 30.0
+    grace: Seconds = 30.0
     """Requests under way when the gateway is told to stop have so long to finish."""
 
     ignore_unknown: bool = False
@@ -82,7 +79,7 @@ class Config:
     metrics: bool = True
     """Serve ``/metrics``."""
 
-    worker_directory: Path | None = None
+    worker_directory: Path | None = field(default=None, metadata=NOT_IN_FILE)
     """Where workers that share a port exchange their numbers; ``run`` makes it."""
 
     def __post_init__(self) -> None:
