@@ -10,6 +10,7 @@ from gateway.body import Receive
 from gateway.errors import HttpError, rest_error
 from gateway.headers import RequestHead
 from gateway.http_rule import Binding
+from gateway.patch_mask import PatchTranscoder, fills_mask
 from gateway.schema import Method, Schema
 from gateway.transcode import Answer, RequestTranscoder, response_transcoder
 from gateway.unary import AsgiApp, Scope, Send, UnaryServer
@@ -47,7 +48,8 @@ class RestRoute:
         self.template = binding.template
         self._server = server
         self._registry = schema.registry
-        self._transcoder = RequestTranscoder(method, binding, schema.registry, ignore_unknown=ignore_unknown)
+        make = PatchTranscoder if fills_mask(method, binding) else RequestTranscoder
+        self._transcoder = make(method, binding, schema.registry, ignore_unknown=ignore_unknown)
         self._answer = response_transcoder(method, binding, schema.registry)
         self.has_body = self._transcoder.has_body
         self.numbers = stats.entry(binding.http_method, binding.template.source, "http")

@@ -80,6 +80,12 @@ class RequestTranscoder:
     def request(self, body: bytes, content_type: str, segments: list[bytes], query: bytes) -> bytes:
         """Return the serialized request. Raises ``HttpError``."""
         message = self._read_body(body, content_type)
+        if query or self._variables:
+            self.bind(message, segments, query)
+        return message.to_binary()
+
+    def bind(self, message: Message, segments: list[bytes], query: bytes) -> None:
+        """Set what query and path say on a message that the body has made. Raises ``HttpError``."""
         if query:
             self._query.bind(message, query)
         for variable, setter in self._variables:
@@ -88,7 +94,6 @@ class RequestTranscoder:
             except ValueError as error:
                 reason = "the percent-escapes are not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
                 raise BadRequest(f"path variable {variable.name!r}: {reason}", field=variable.name) from error
-        return message.to_binary()
 
 
 def response_transcoder(method: Method, binding: Binding, registry: Registry) -> Callable[[bytes], Answer]:
