@@ -93,5 +93,6 @@ $(INSTALLED): pyproject.toml
 $(GENERATED): $(INSTALLED) $(PROTOS)
 	@rm -rf gen.new && mkdir gen.new
 	$(PY) -m grpc_tools.protoc -Iproto -I$(VENV)/protos --python_out=gen.new --pyi_out=gen.new --grpc_python_out=gen.new \
+	  --include_source_info --descriptor_set_out=gen.new/descriptors.binpb \
 	  --plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet,generate_concrete_servicer_stubs:gen.new $(filter %.proto,$(PROTOS))
 	@touch gen.new/.generated && rm -rf gen && mv gen.new gen

@@ -258,16 +258,20 @@ class DevSession:
     async def _compile(self, protos: set[Path]) -> None:
         if saved := self._protos.remove_gone(protos):
             self._say(f"{self._names(saved)} saved")
-            await self._generate(self._protos.with_importers(saved))
+            commented = await self._generate(self._protos.with_importers(saved))
             self._watch(GENERATED)
+            if commented:
+                await self._reload(set(commented))  # Services announce the comments, like all of their schemas.
 
-    async def _generate(self, files: list[Path]) -> None:
+    async def _generate(self, files: list[Path]) -> list[Path]:
+        """Generate code; return the modules that are the same as before but for the comments of their ``.proto``."""
         outcome = await self._protos.generate(files)
         if outcome.errors:
             self._terminal.error(NAME, outcome.errors)
             self._terminal.error(NAME, "the code generated before stays in use until this is corrected")
         elif outcome.written:
             self._say(f"code generated for {self._names(files)}")
+        return outcome.commented
 
     async def _reload(self, sources: set[Path]) -> None:
         """Restart the services that have loaded one of these files, and those that do not run."""

@@ -7,6 +7,7 @@ import hashlib
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
+from rpc.discovery.comments import add_comments
 from rpc.method import MethodInfo
 
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
@@ -24,7 +25,8 @@ def find_service(service: str) -> ServiceDescriptor | None:
 def schema_of(service: ServiceDescriptor) -> bytes:
     """Return the serialized FileDescriptorSet of a service's file and all it imports, dependencies first.
 
-    The bytes are the same in every process that runs the same generated code, so the digest is, too.
+    With the comments of the ``.proto``, where they can be had (``rpc.discovery.comments``). The bytes are the same in
+    every process that runs the same generated code with the same comments, so the digest is, too.
     """
     files: dict[str, FileDescriptor] = {}
 
@@ -38,6 +40,7 @@ def schema_of(service: ServiceDescriptor) -> bytes:
     result = descriptor_pb2.FileDescriptorSet()
     for file in files.values():
         result.file.add().MergeFromString(file.serialized_pb)
+    add_comments(files.values(), result)
     return result.SerializeToString(deterministic=True)
 
 

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from natsmesh.protoc import ProtoTree
+from natsmesh.protoc import DESCRIPTORS, ProtoTree
 from tests.cli.projects import edit, make_project
 
 
@@ -66,3 +67,24 @@ async def test_the_code_of_a_file_that_is_gone_goes_too(tree: ProtoTree) -> None
     order.unlink()
     assert tree.remove_gone([order, tree.protos / "shop/v1/shop.proto"]) == [tree.protos / "shop/v1/shop.proto"]
     assert sorted(path.name for path in tree.generated.rglob("order*")) == ["order_pb2_grpc.py"]
+
+
+async def test_comments_are_kept_beside_the_code(tree: ProtoTree) -> None:
+    def comments() -> dict[str, str]:
+        files = FileDescriptorSet.FromString((tree.generated / DESCRIPTORS).read_bytes()).file
+        return {file.name: str(file.source_code_info) for file in files}
+
+    await tree.generate(tree.stale())
+    assert "Shop sells things." in comments()["shop/v1/shop.proto"]
+    shop, order = tree.protos / "shop/v1/shop.proto", tree.protos / "shop/v1/order.proto"
+    edit(order, "message Order", "// An order.\nmessage Order")
+    outcome = await tree.generate([order])
+    assert outcome.written == []
+    assert [path.name for path in outcome.commented] == ["order_pb2.py"], "for who has loaded it"
+    assert "An order." in comments()["shop/v1/order.proto"]
+    assert "Shop sells things." in comments()["shop/v1/shop.proto"], "what was not compiled keeps its own"
+    order.unlink()
+    await tree.generate([shop])
+    assert comments().keys() == {"shop/v1/shop.proto"}
+    (tree.generated / DESCRIPTORS).unlink()
+    assert tree.stale() == [shop]
