@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -20,13 +21,14 @@ from gateway.errors import connect_error, rest_error
 from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, route_filters
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
+from gateway.mesh_services import MAX_STREAMS, MeshServices
 from gateway.operations import OperationRoute, healthz, metrics, readyz
 from gateway.rest_routes import rest_routes
 from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error, send_response
-from rpc import Connection, ServiceWatcher, Stats, StatusCode
+from rpc import Connection, ServiceView, ServiceWatcher, Stats, StatusCode
 from rpc.telemetry import WorkerStats
 
 if TYPE_CHECKING:
@@ -64,6 +66,16 @@ class Gateway:
         self.stats = Stats("http")
         """Numbers of the requests that were answered, by route."""
         self._catalog = Catalog(self._compile, self._own_routes())
+        self._mesh_services = MeshServices(
+            reflection=self.config.reflection,
+            health=self.config.health,
+            schemas=lambda: self._catalog.schemas,
+            services=lambda: {} if self._watcher is None else self._watcher.services,
+            is_connected=lambda: self._connection is not None and self._connection.is_connected,
+            is_ready=lambda: not self._reason_against_ready(),
+        )
+        self._own_server: UnaryServer | None = None
+        self._forget_connection: Callable[[], None] | None = None
 
     # ------------------------------------------------------------------------------------------------- life cycle
 
@@ -91,11 +103,32 @@ class Gateway:
         self._filters = route_filters(config, Surroundings(self._unary, connection))
         for each in self._filters:
             await each.start()
-        self._watcher = ServiceWatcher(connection, self._catalog.changed, prefix=config.prefix)
+        await self._serve_own(connection)
+        self._watcher = ServiceWatcher(connection, self._changed, prefix=config.prefix)
         await self._watcher.start()
         self._spawn(self._catalog.run(self._watcher.ready), "gateway-catalog")
         if self._worker_stats is not None:
             self._spawn(self._worker_stats.run(), "gateway-worker-stats")
+
+    async def _serve_own(self, connection: Connection) -> None:
+        """Serve what this process answers itself, as ordinary methods."""
+        own = self._mesh_services
+        limited = replace(self.config, max_streams=MAX_STREAMS)
+        server = UnaryServer(own.invoke, limited, tracer=self._tracer, access_log=self._access_log)
+        self._own_server = server
+        schemas = await asyncio.to_thread(own.load)
+        routes = [route for schema in schemas for route in connect_routes(schema, server, self.stats)]
+        self._catalog.add_own([filtered(route, self._filters) for route in routes])
+        self._forget_connection = connection.on_state_change(lambda _connected: own.health.changed())
+        self._spawn(self._tell_when_settled(), "gateway-settled")
+
+    async def _tell_when_settled(self) -> None:
+        await self._catalog.settled.wait()
+        self._mesh_services.health.changed()
+
+    def _changed(self, view: ServiceView) -> None:
+        self._catalog.changed(view)
+        self._mesh_services.health.changed(view.name)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -111,8 +144,11 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for each in self._filters:
             await each.close()
-        if self._unary is not None:
-            await self._unary.close()
+        if self._forget_connection is not None:
+            self._forget_connection()
+        for server in (self._unary, self._own_server):
+            if server is not None:
+                await server.close()
         if self._channel is not None:
             await self._channel.close()
         if self._shared_connection is None and self._connection is not None:
@@ -151,9 +187,12 @@ class Gateway:
         unary = self._unary
         assert unary is not None  # noqa: S101 - the catalog runs after start only
         routes: list[ServiceRoute] = [
-            *connect_routes(schema, unary, self.stats),
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]
+        if schema.service in self._mesh_services.schemas:
+            logger.info("%s: the gateway answers for itself, whoever serves it on the mesh", schema.service)
+        else:
+            routes = [*connect_routes(schema, unary, self.stats), *routes]
         return [filtered(route, self._filters) for route in routes]
 
     # ------------------------------------------------------------------------------------------------------- ASGI

@@ -50,12 +50,19 @@ class Catalog:
         self._own_routes = own_routes
         self._routes: dict[str, Sequence[Route]] = {}
         self._digests: dict[str, str] = {}
+        self.schemas: dict[str, bytes] = {}
+        """The schemas that are served, as they came, by service."""
         self._pending: dict[str, ServiceView] = {}
         self._wake = asyncio.Event()
         self._warned: set[str] = set()
         self.table: RouteTable[Route] = RouteTable(own_routes)
         self.settled = asyncio.Event()
         """Set once the services that were there at the start are served."""
+
+    def add_own(self, routes: Sequence[Route]) -> None:
+        """Add routes of the gateway itself, before ``run``."""
+        self._own_routes = [*self._own_routes, *routes]
+        self._publish()
 
     def changed(self, view: ServiceView) -> None:
         """Take note of a service; the listener of a ``ServiceWatcher``."""
@@ -98,6 +105,7 @@ class Catalog:
         logger.info("serving %s %s with %d routes", view.name, view.version, len(routes))
         self._digests[view.name] = view.digest
         self._routes[view.name] = routes
+        self.schemas[view.name] = view.schema
         return True
 
     def _load(self, view: ServiceView) -> Sequence[Route]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.compression import CompressionOptions
 from gateway.headers import may_be_forwarded
 from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
 
@@ -78,6 +79,15 @@ class Config:
 
     metrics: bool = True
     """Serve ``/metrics``."""
+
+    reflection: bool = True
+    """Serve gRPC server reflection for the whole mesh: whoever may connect learns the schemas of all services."""
+
+    health: bool = True
+    """Serve ``grpc.health.v1.Health`` for every service of the mesh."""
+
+    compression: CompressionOptions = CompressionOptions()
+    """What is compressed for clients that take it."""
 
     worker_directory: Path | None = field(default=None, metadata=NOT_IN_FILE)
     """Where workers that share a port exchange their numbers; ``run`` makes it."""

@@ -10,14 +10,18 @@ import signal
 import threading
 import time
 from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from natsmesh.exits import Exit, Failure
-from natsmesh.options import Mesh, grace_option, mesh_options
+from natsmesh.gateway_flags import SECONDS, SIZE, flag, given, named
+from natsmesh.options import Mesh, mesh_options
 
 if TYPE_CHECKING:
+    from gateway.config import Config
     from natsmesh.control import Control
 
 _READY_SECONDS = 30.0
@@ -25,121 +29,85 @@ _POLL_SECONDS = 0.02
 
 
 @click.command("gateway")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - what it is for
-@click.option("--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes on the port.")
 @click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Deadline of a unary call whose client names none.",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    envvar="NATSMESH_GATEWAY_CONFIG",
+    show_envvar=True,
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    help="Options in TOML, these and more; flags win over it.",
 )
-@click.option(
-    "--max-timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Longest deadline that a client gets.",
+@flag("--port", "port", "0 takes a free one.", default="8080", type=click.IntRange(0, 65535))
+@flag("--host", "host", "Address to listen on.", default="0.0.0.0")  # noqa: S104 - what it is for
+@flag("--workers", "workers", "Processes on the port.", default="1", type=click.IntRange(1, 512))
+@flag("--timeout", "timeout", "Deadline of a unary call whose client names none.", default="30s", type=SECONDS)
+@flag("--max-timeout", "max_timeout", "Longest deadline that a client gets.", default="600s", type=SECONDS)
+@flag("--stream-timeout", "stream_timeout", "Longest that a stream may last, else as both ends like.", type=SECONDS)
+@flag("--heartbeat", "heartbeat", "Pause after which server-sent events get a comment.", default="15s", type=SECONDS)
+@flag(
+    "--max-streams", "max_streams", "Streams at once in one process, else 503.", default="4096", type=click.IntRange(1)
 )
-@click.option(
-    "--stream-timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
-    help="Longest that a stream may last.  [default: as long as both ends like]",
-)
-@click.option(
-    "--heartbeat",
-    metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
-    default=15.0,
-    show_default=True,
-    help="Pause after which server-sent events get a comment.",
-)
-@click.option(
-    "--max-streams",
-    metavar="N",
-    type=click.IntRange(1),
-    default=4096,
-    show_default=True,
-    help="Streams at once in one process, else 503.",
-)
-@click.option("--max-body", metavar="MIB", type=click.IntRange(1), default=16, show_default=True, help="Else 413.")
-@click.option(
-    "--max-response",
-    metavar="MIB",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Largest message that a service may answer.",
-)
-@click.option("--forward-header", "forward_headers", metavar="NAME", multiple=True, help="Pass it on to services.")
-@click.option("--ignore-unknown", is_flag=True, help="REST: pass over unknown fields instead of refusing them.")
-@click.option("--access-log", is_flag=True, help="One log line for each request.")
-@click.option("--metrics/--no-metrics", default=True, show_default=True, help="Serve /metrics for Prometheus.")
-@grace_option(30.0)
+@flag("--max-body", "max_body", "Else 413.", default="16MiB", type=SIZE)
+@flag("--max-response", "max_response", "Largest message that a service may answer.", default="32MiB", type=SIZE)
+@flag("--max-held", "max_held", "What large bodies may hold together, else 503.", default="256MiB", type=SIZE)
+@flag("--body-patience", "body_patience", "Longest pause in a body, else 408.", default="20s", type=SECONDS)
+@flag("--write-patience", "write_patience", "Longest that a client may take nothing.", default="60s", type=SECONDS)
+@flag("--keep-alive", "keep_alive", "Idle connections are closed after it.", default="75s", type=SECONDS)
+@flag("--forward-header", "forward_headers", "Pass it on to services.", metavar="NAME", multiple=True)
+@flag("--ignore-unknown", "ignore_unknown", "REST: pass over unknown fields instead of refusing them.", is_flag=True)
+@flag("--access-log", "access_log", "One log line for each request.", is_flag=True)
+@flag("--metrics/--no-metrics", "metrics", "Serve /metrics for Prometheus.", default="metrics")
+@flag("--grace", "grace", "After SIGTERM or Ctrl-C: how long calls that run may go on.", default="30s", type=SECONDS)
 @mesh_options()
-def command(  # noqa: PLR0913, PLR0917 - one argument an option
-    port: int,
-    host: str,
-    workers: int,
-    timeout: float,
-    max_timeout: float,
-    stream_timeout: float | None,
-    heartbeat: float,
-    max_streams: int,
-    max_body: int,
-    max_response: int,
-    forward_headers: tuple[str, ...],
-    ignore_unknown: bool,
-    access_log: bool,
-    metrics: bool,
-    grace: float,
-    mesh: Mesh,
-) -> int:
+def command(config_file: Path | None, mesh: Mesh, **flags: Any) -> int:
     """Serve every service on the mesh over HTTP: REST, Connect, gRPC-Web, gRPC.
 
     It learns them from the bus, and follows what comes and goes; nothing has to be configured.
     """
-    from gateway.config import MEBIBYTE, Config, ConfigError
     from gateway.server import ListenError, run
     from natsmesh.control import Control
 
     control = Control.inherit()
+    config, mesh = _configure(config_file, mesh, given(flags))
     if control is not None:
-        control.grace = grace
-        threading.Thread(target=_tell_ready, args=(control, host, port), daemon=True).start()
-    mesh.export()
+        control.grace = config.grace
+        threading.Thread(target=_tell_ready, args=(control, config.host, config.port), daemon=True).start()
     try:
-        config = Config(
-            host=host,
-            port=port,
-            nats_url=mesh.url,
-            credentials=mesh.credentials,
-            prefix=mesh.prefix,
-            workers=workers,
-            timeout=timeout,
-            max_timeout=max(max_timeout, timeout),
-            stream_timeout=stream_timeout,
-            heartbeat=heartbeat,
-            max_streams=max_streams,
-            max_body=max_body * MEBIBYTE,
-            max_response=max_response * MEBIBYTE,
-            grace=grace,
-            ignore_unknown=ignore_unknown,
-            forward_headers=forward_headers,
-            access_log=access_log,
-            metrics=metrics,
-        )
         asyncio.run(_check(mesh))
+        mesh.export()
         return run(config, before_start=prepare_process)
-    except ConfigError as error:
-        raise Failure(str(error), Exit.USAGE) from error
     except ListenError as error:
         code = Exit.PORT_TAKEN if error.errno == errno.EADDRINUSE else Exit.FAILED
         raise Failure(f"{error.strerror or error} (--port)", code) from error
+
+
+def _configure(config_file: Path | None, mesh: Mesh, flags: dict[tuple[str, ...], Any]) -> tuple[Config, Mesh]:
+    """Put together what the file, the environment and the flags say, the last word first. Raises ``Failure``."""
+    from gateway.config import Config, ConfigError
+    from gateway.config_file import ConfigFileError, load_config, with_values
+
+    source = click.get_current_context().get_parameter_source
+    try:
+        config = Config() if config_file is None else load_config(config_file)
+        if source("url") is not ParameterSource.DEFAULT or config.nats_url is None:
+            flags["nats_url",] = mesh.url
+        if mesh.credentials is not None:
+            flags["credentials",] = mesh.credentials
+        if source("prefix") is not ParameterSource.DEFAULT:
+            flags["prefix",] = mesh.prefix
+        timeout = flags.get(("timeout",), 0)
+        if ("max_timeout",) not in flags and timeout > config.max_timeout:
+            flags["max_timeout",] = timeout
+        config = with_values(config, flags)
+    except ConfigFileError as error:
+        raise Failure(str(error), Exit.USAGE) from error
+    except ConfigError as error:
+        raise Failure(named(str(error)), Exit.USAGE) from error
+    except OSError as error:
+        raise Failure(f"--config {config_file}: {error.strerror or error}", Exit.USAGE) from error
+    credentials = None if config.credentials is None else str(config.credentials)
+    return config, Mesh(config.nats_url or mesh.url, credentials, config.prefix)
 
 
 def prepare_process() -> None:
