@@ -1,0 +1,93 @@
+"""Flags of ``natsmesh gateway``: each sets one option of ``gateway.Config``, and wins over the configuration file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Quantity(click.ParamType[float]):
+    """A number with a unit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds or bytes."""
+        if not isinstance(value, str):
+            return float(value)
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def parse(self, text: str) -> float:
+        """Read what was typed. Raises ``ValueError``."""
+        raise NotImplementedError
+
+
+class _Seconds(_Quantity):
+    name = "TIME"
+
+    def parse(self, text: str) -> float:
+        from gateway.option_types import parse_seconds
+
+        try:
+            value = float(text) if text[-1:].isdigit() else parse_seconds(text)
+            if math.isfinite(value):
+                return value
+        except ValueError:
+            pass
+        raise ValueError(f"{text!r}: expected seconds, or a time such as 500ms, 30s, 5m or 2h")
+
+
+class _Size(_Quantity):
+    name = "SIZE"
+
+    def parse(self, text: str) -> float:
+        from gateway.option_types import parse_bytes
+
+        return parse_bytes(text)  # A number alone is refused: is it bytes, is it MiB?
+
+
+SECONDS = _Seconds()
+SIZE = _Size()
+
+
+class Flag(click.Option):
+    """Nothing when it is not given: then the file has its say, and then the default of ``Config``."""
+
+    shown_default: str = ""
+
+
+def flag(name: str, option: str, help: str, *, default: str = "", **more: Any) -> Callable[[F], F]:  # noqa: A002 - click's
+    """Add a flag that sets ``option``, ``section.option`` for those in a section of their own.
+
+    ``default`` is that of ``Config`` as text, to be shown. ``more`` is for ``click.option``.
+    """
+    shown = f"{help}  [default: {default}]" if default else help
+    parameter = option.replace(".", "__")
+
+    def add(function: F) -> F:
+        return click.option(name, parameter, cls=Flag, default=None, help=shown, **more)(function)
+
+    return add
+
+
+def given(flags: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the options that the command line sets, by their place in ``Config``."""
+    return {tuple(name.split("__")): value for name, value in flags.items() if value is not None and value != ()}
+
+
+def named(message: str) -> str:
+    """Return the complaint of an option as one about the flag that set it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if isinstance(parameter, Flag) and parameter.name is not None:
+            option = parameter.name.rpartition("__")[2]
+            value = context.params.get(parameter.name)
+            if message.startswith((f"{option} ", f"{option}:")) and value is not None:
+                return parameter.opts[0] + message.removeprefix(option)
+    return message
