@@ -58,6 +58,8 @@ _POLL_SECONDS = 0.02
 @flag("--ignore-unknown", "ignore_unknown", "REST: pass over unknown fields instead of refusing them.", is_flag=True)
 @flag("--access-log", "access_log", "One log line for each request.", is_flag=True)
 @flag("--metrics/--no-metrics", "metrics", "Serve /metrics for Prometheus.", default="metrics")
+@flag("--reflection/--no-reflection", "reflection", "Serve gRPC server reflection.", default="reflection")
+@flag("--health/--no-health", "health", "Serve grpc.health.v1 for each service.", default="health")
 @flag("--grace", "grace", "After SIGTERM or Ctrl-C: how long calls that run may go on.", default="30s", type=SECONDS)
 @mesh_options()
 def command(config_file: Path | None, mesh: Mesh, **flags: Any) -> int:
