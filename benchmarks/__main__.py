@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`, `python -m benchmarks subscribers`, `python -m benchmarks streams`."""
+"""The command line: `python -m benchmarks`, with `subscribers`, `streams` or `routes` for the other questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine, measurement, plot, report, setups, streams, stub, subscribers
+from benchmarks import machine, measurement, plot, report, routes, setups, streams, stub, subscribers
 from benchmarks.measurement import Window
 from benchmarks.processes import ROOT, BenchmarkError
 
@@ -23,10 +23,10 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["peers", "subscribers", "streams"],
+        choices=["peers", "subscribers", "streams", "routes"],
         default="peers",
         help="peers: natsmesh, the floor and the peers (default); subscribers: one against many back-ends; "
-        "streams: all kinds of call and sizes of messages",
+        "streams: all kinds of call and sizes of messages; routes: ten against a thousand",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one round of 2 s, to see that everything runs; the numbers are rough"
@@ -49,6 +49,8 @@ def main() -> int:
             )
         if options.what == "subscribers":
             return subscribers.main(rounds, seconds, folder, machine.describe())
+        if options.what == "routes":
+            return routes.main(rounds, seconds, folder, machine.describe())
         return peers(rounds, seconds, folder, chosen(options.peers, parser))
     except KeyboardInterrupt:
         return 130

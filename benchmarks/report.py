@@ -116,6 +116,7 @@ def _table(results: Results, measured: dict[str, list[Window]], roles: Sequence[
         head.append("back-end ready s")
     rows = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for name, windows in measured.items():
+        megabytes = middle(windows, lambda window: window.backend_resident_bytes) / 1e6
         cells = [
             results.titles[name],
             f"{middle(windows, lambda window: window.rate):,.0f}",
@@ -123,7 +124,7 @@ def _table(results: Results, measured: dict[str, list[Window]], roles: Sequence[
             f"{middle(windows, lambda window: window.p99_us) / 1000:.1f}",
             _spread(windows),
             *(_role(windows, role) for role in roles),
-            f"{middle(windows, lambda window: window.backend_resident_bytes) / 1e6:.0f}",
+            f"{megabytes:.0f}" if megabytes else "-",
         ]
         if ready:
             cells.append(f"{middle(windows, lambda window: window.backend_ready_seconds or 0.0):.2f}")

@@ -1,6 +1,7 @@
 """What is measured, a module each: one back-end process, one gateway process, one broker (where there is one)."""
 
 from benchmarks.setups.base import Setup
+from benchmarks.setups.connectrpc import ConnectRpc
 from benchmarks.setups.envoy import Envoy
 from benchmarks.setups.faststream import FastStream
 from benchmarks.setups.floor import Floor
@@ -17,5 +18,6 @@ ALL: tuple[Setup, ...] = (
     Moleculer(),
     Envoy(),
     FastStream(),
+    ConnectRpc(),
 )
 """In the order of the table."""

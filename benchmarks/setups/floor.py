@@ -28,7 +28,7 @@ class Floor(Setup):
         return {"name": name}  # an echo
 
 
-def start_uvicorn(stage: Stage, app: str, env: Mapping[str, str]) -> None:
+def start_uvicorn(stage: Stage, app: str, env: Mapping[str, str], *, lifespan: str = "on") -> None:
     """Serves an ASGI application as natsmesh's gateway does: one uvicorn process, uvloop, zttp, no access log."""
     command = [
         sys.executable,
@@ -46,7 +46,7 @@ def start_uvicorn(stage: Stage, app: str, env: Mapping[str, str]) -> None:
         "--ws",
         "none",
         "--lifespan",
-        "on",
+        lifespan,
         "--no-access-log",
         "--log-level",
         "warning",
