@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rpc.stats import Stats
     from rpc.status import Refusal, StatusCode, StatusError
     from rpc.transport.base import Connection
+    from rpc.transport.jetstream import KeyValue, KeyValueEntry, RevisionError
 else:
     import importlib
 
@@ -39,10 +40,13 @@ else:
         "Handler": "rpc.call",
         "IdempotencyLevel": "rpc.method",
         "Interceptor": "rpc.call",
+        "KeyValue": "rpc.transport.jetstream",
+        "KeyValueEntry": "rpc.transport.jetstream",
         "Metadata": "rpc.metadata",
         "MethodInfo": "rpc.method",
         "OpenCall": "rpc.client_calls.opened",
         "Refusal": "rpc.status",
+        "RevisionError": "rpc.transport.jetstream",
         "Server": "rpc.server",
         "ServiceView": "rpc.discovery.watcher",
         "ServiceWatcher": "rpc.discovery.watcher",
@@ -79,10 +83,13 @@ __all__ = [
     "Handler",
     "IdempotencyLevel",
     "Interceptor",
+    "KeyValue",
+    "KeyValueEntry",
     "Metadata",
     "MethodInfo",
     "OpenCall",
     "Refusal",
+    "RevisionError",
     "Server",
     "ServiceView",
     "ServiceWatcher",

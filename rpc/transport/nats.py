@@ -144,6 +144,16 @@ class NatsConnection:
         """True once ``close`` was called."""
         return self._closed
 
+    @property
+    def client(self) -> DirectClient:
+        """nats-py's client of now, for ``rpc.transport.jetstream``; another one may take its place at any time.
+
+        Raises ``ConnectionError`` while there is none.
+        """
+        if self._client is None:
+            raise ConnectionError(f"not connected to NATS at {self.url}")
+        return self._client
+
     # ----------------------------------------------------------------------------------------------- connecting
 
     async def connect(self) -> None:
