@@ -3,7 +3,8 @@
 A header costs on every hop behind the gateway, so what only concerns HTTP stays here: content negotiation, caching,
 browsers' own headers, the proxy chain. Whatever else a client sends (``authorization``, ``cookie``, ``x-...``)
 passes. Names that could be taken for the protocol's or the bus's own (``grpc-``, ``mesh-``, ``nats-``) never do, and
-neither do trace headers: telemetry decides what is sent on.
+neither do trace headers: telemetry decides what is sent on. ``x-claim-`` is for what the gateway itself says of who
+calls; from a client it never passes, whether callers are authenticated or not, so services may trust it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import count
 from secrets import token_hex
 from typing import Final
 
+from gateway.compression import Codings
 from gateway.errors import BadRequest, HttpError
 from rpc import Metadata, StatusCode, parse_timeout
 
@@ -25,6 +27,12 @@ MAX_METADATA_BYTES: Final = 16 * 1024
 """What names and values of the metadata of one call may add up to; the same as on the bus."""
 
 _PAIR_COST: Final = 32  # what each pair counts besides; the same as on the bus, too
+
+CLAIM_PREFIX: Final = "x-claim-"
+"""Metadata of this prefix is the gateway's word."""
+
+# Also as a back-end might take it, which reads metadata as CGI variables, or as dotted names.
+_CLAIM = re.compile(rb"x[-_.]claim[-_.]", re.IGNORECASE)
 
 MAX_NAMES_KNOWN: Final = 1024
 """Header names whose fate is remembered. Clients choose names, so there is a bound."""
@@ -49,7 +57,7 @@ _DROPPED_PREFIXES: Final = (b"nats-", b"grpc-", b"mesh-", b"connect-", b"sec-", 
 
 _NEVER_FORWARDED: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length content-type "
-    b"content-encoding x-request-id traceparent tracestate baggage".split()
+    b"content-encoding accept-encoding x-request-id traceparent tracestate baggage".split()
 )
 _NEVER_FORWARDED_PREFIXES: Final = (b"nats-", b"grpc-", b"mesh-", b":")
 
@@ -61,6 +69,7 @@ _CONNECT_TIMEOUT = re.compile(rb"[0-9]{1,10}")
 _CONTENT_TYPE, _CONTENT_LENGTH, _CONTENT_ENCODING, _REQUEST_ID_NAME, _GRPC_TIMEOUT, _CONNECT_TIMEOUT_NAME, _VERSION = (
     range(1, 8)
 )
+_ACCEPT_ENCODING: Final = 8
 _READ: Final = {
     b"content-type": _CONTENT_TYPE,
     b"content-length": _CONTENT_LENGTH,
@@ -69,6 +78,7 @@ _READ: Final = {
     b"grpc-timeout": _GRPC_TIMEOUT,
     b"connect-timeout-ms": _CONNECT_TIMEOUT_NAME,
     b"connect-protocol-version": _VERSION,
+    b"accept-encoding": _ACCEPT_ENCODING,
 }
 
 # Response metadata that would break the framing or the gateway's own headers.
@@ -92,15 +102,20 @@ def new_request_id() -> bytes:
 def may_be_forwarded(name: str) -> bool:
     """Tell whether an operator may let a header pass: not when it is the protocol's, the bus's, or of this hop only."""
     raw = name.lower().encode("latin-1", "replace")
-    return bool(_NAME.fullmatch(raw)) and not raw.startswith(_NEVER_FORWARDED_PREFIXES) and raw not in _NEVER_FORWARDED
+    return (
+        bool(_NAME.fullmatch(raw))
+        and not raw.startswith(_NEVER_FORWARDED_PREFIXES)
+        and not _CLAIM.match(raw)
+        and raw not in _NEVER_FORWARDED
+    )
 
 
 class RequestHead:
     """What the gateway needs to know of the headers of a request."""
 
     __slots__ = (
+        "codings",
         "connect_version",
-        "content_encoding",
         "content_length",
         "content_type",
         "metadata",
@@ -110,7 +125,8 @@ class RequestHead:
 
     def __init__(self) -> None:
         self.content_type = ""
-        self.content_encoding = b""
+        self.codings: Codings | None = None
+        """None: neither is the body compressed, nor is the answer wanted so."""
         self.content_length = 0
         """Bytes that the body is going to have; 0 also when the client does not say."""
         self.request_id = b""
@@ -128,12 +144,22 @@ class HeaderReader:
     Each name is judged once; requests then find the verdict in a table.
     """
 
-    __slots__ = ("_forward", "_verdicts")
+    __slots__ = ("_forward", "_seal", "_verdicts")
 
     def __init__(self, forward: Iterable[str] = ()) -> None:
+        self._seal = token_hex(16).encode() + b":"
         self._forward = frozenset(name.lower().encode() for name in forward)
         # 0: dropped. 1 and up: read here. Text: passes, under this name.
         self._verdicts: dict[bytes, int | str] = {**dict.fromkeys(_DROPPED - self._forward, 0), **_READ}
+
+    def sealed(self, name: str) -> bytes:
+        """Return the header name by which the gateway itself hands metadata to this reader, also of ``CLAIM_PREFIX``.
+
+        No client knows it, and it is no name that HTTP allows.
+        """
+        sealed = self._seal + name.encode("ascii")
+        self._verdicts[sealed] = name
+        return sealed
 
     def read(self, headers: RawHeaders) -> RequestHead:
         """Return what the headers say. Raises ``HttpError`` for those that are malformed."""
@@ -161,13 +187,13 @@ class HeaderReader:
     def _read_other(self, head: RequestHead, verdict: int | str, value: bytes) -> None:
         if isinstance(verdict, str):
             _add_metadata(head, verdict, value)
+        elif verdict in {_ACCEPT_ENCODING, _CONTENT_ENCODING}:
+            _read_coding(head, verdict, value)
         elif verdict == _REQUEST_ID_NAME:
             # Who sends an id wants to find it again, in the services' logs as well.
             if _REQUEST_ID.fullmatch(value):
                 head.request_id = value
                 _add_metadata(head, "x-request-id", value)
-        elif verdict == _CONTENT_ENCODING:
-            head.content_encoding = value.strip().lower()
         elif verdict == _VERSION:
             head.connect_version = value
         elif verdict == _GRPC_TIMEOUT:
@@ -184,13 +210,23 @@ class HeaderReader:
         verdict: int | str
         if name in self._forward:
             verdict = name.decode("ascii")
-        elif name.startswith(_DROPPED_PREFIXES) or not _NAME.fullmatch(name):
+        elif name.startswith(_DROPPED_PREFIXES) or not _NAME.fullmatch(name) or _CLAIM.match(name):
             verdict = 0
         else:
             verdict = name.decode("ascii")
         if len(self._verdicts) < MAX_NAMES_KNOWN:
             self._verdicts[name] = verdict
         return verdict
+
+
+def _read_coding(head: RequestHead, verdict: int, value: bytes) -> None:
+    codings = head.codings
+    if codings is None:
+        codings = head.codings = Codings()
+    if verdict == _ACCEPT_ENCODING:
+        codings.accept = codings.accept + b"," + value if codings.accept else value
+    elif (name := value.strip().lower()) != b"identity":
+        codings.content = codings.content + b"," + name if codings.content else name
 
 
 def _add_metadata(head: RequestHead, name: str, value: bytes) -> None:

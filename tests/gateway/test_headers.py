@@ -38,6 +38,8 @@ NEVER = [
     *("user-agent", "accept", "accept-encoding", "origin", "referer", "sec-fetch-mode", "x-forwarded-for", "forwarded"),
     # Trace context: telemetry decides.
     *("traceparent", "tracestate", "baggage"),
+    # The gateway's word about who calls, in every spelling that somebody behind it might take for it.
+    *("x-claim-sub", "x-claim-", "x-claim-sub-bin", "x_claim_sub", "x-claim_sub", "x.claim.sub", "X-Claim-Sub"),
     # What is no metadata key.
     *("a b", "x!", ":path", "x'y", ""),
 ]
@@ -62,7 +64,10 @@ def test_operators_can_let_some_more_pass() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["Nats-Msg-Id", "grpc-status", "mesh-x", "connection", "content-length", "a b", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["Nats-Msg-Id", "grpc-status", "mesh-x", "connection", "content-length", "X-Claim-Sub", "x_claim_sub", "a b", ""],
+)
 def test_some_must_not_pass_whoever_asks(name: str) -> None:
     with pytest.raises(ConfigError, match="forward_headers"):
         Config(forward_headers=(name,))
@@ -96,6 +101,16 @@ def test_what_is_known_of_names_is_bounded() -> None:
         name = f"x-{number}"
         assert reader.read([(name.encode(), b"v")]).metadata == [(name, "v")]
     assert len(reader._verdicts) <= MAX_NAMES_KNOWN
+
+
+def test_what_the_gateway_itself_says() -> None:
+    reader = HeaderReader()
+    name, binary = reader.sealed("x-claim-sub"), reader.sealed("x-claim-sub-bin")
+    headers = [(b"x-claim-sub", b"forged"), (name, b"ada"), (binary, b"w6Q="), (b"x-claim-sub", b"forged")]
+    assert reader.read(headers).metadata == [("x-claim-sub", "ada"), ("x-claim-sub-bin", "ä".encode())]
+    # Each reader knows its own only.
+    assert HeaderReader().read([(name, b"ada")]).metadata is None
+    assert reader.sealed("x-claim-sub") == name
 
 
 # Each row: header, value, seconds. Source: gRPC over HTTP/2, "Timeout"; Connect, "Timeout-Milliseconds".
