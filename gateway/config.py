@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.compression import CompressionOptions
+from gateway.filters.cors import CorsOptions
+from gateway.filters.response_headers import ResponseHeaderRules
 from gateway.headers import may_be_forwarded
 from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
 
@@ -86,8 +88,14 @@ class Config:
     health: bool = True
     """Serve ``grpc.health.v1.Health`` for every service of the mesh."""
 
-    compression: CompressionOptions = CompressionOptions()
+    compression: CompressionOptions = field(default_factory=CompressionOptions)
     """What is compressed for clients that take it."""
+
+    cors: CorsOptions | None = None
+    """Pages of which origins may call from a browser; None: those of the gateway's own."""
+
+    response_headers: ResponseHeaderRules | None = None
+    """Headers that every response has, or none."""
 
     worker_directory: Path | None = field(default=None, metadata=NOT_IN_FILE)
     """Where workers that share a port exchange their numbers; ``run`` makes it."""

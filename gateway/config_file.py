@@ -288,7 +288,7 @@ def _unknown(key: str, raw: Any, fields: Mapping[str, Any], hints: Mapping[str, 
 
 
 def _is_table(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint) or get_origin(hint) is dict or any(map(_is_table, get_args(hint)))
+    return dataclasses.is_dataclass(hint) or get_origin(hint) in (dict, Mapping) or any(map(_is_table, get_args(hint)))
 
 
 def _fields(kind: Any) -> list[dataclasses.Field[Any]]:

@@ -78,8 +78,20 @@ def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteF
     return []
 
 
-def application(gateway: AsgiApp, config: Config) -> AsgiApp:  # noqa: ARG001
-    """Return a gateway with everything around it that concerns all of its paths, the outermost first."""
+def application(gateway: AsgiApp, config: Config) -> AsgiApp:
+    """Return a gateway with everything around it that concerns all of its paths.
+
+    1. Response headers: on whatever is answered, preflights included.
+    2. CORS: preflights go no further, and pages can read whatever is answered within.
+    """
+    if config.cors is not None:
+        from gateway.filters.cors import Cors  # noqa: PLC0415 - loaded when it is used
+
+        gateway = Cors(gateway, config.cors)
+    if config.response_headers is not None:
+        from gateway.filters.response_headers import ResponseHeaders  # noqa: PLC0415 - loaded when it is used
+
+        gateway = ResponseHeaders(gateway, config.response_headers)
     return gateway
 
 
