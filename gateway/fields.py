@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from protobuf import (
     DescField,
@@ -17,6 +17,9 @@ from protobuf import (
 )
 
 from gateway.scalars import Parser, parser_for
+
+HTTP_BODY: Final = "google.api.HttpBody"
+"""The message whose JSON is no JSON: its bytes are those of an HTTP body."""
 
 MAX_DEPTH = 32
 """Fields in one path. Messages may be recursive, so the URL would decide otherwise."""

@@ -18,11 +18,11 @@ from protobuf import (
 )
 
 from gateway.errors import BadRequest
-from gateway.fields import find_field, submessage
+from gateway.fields import HTTP_BODY, find_field, submessage
 from gateway.http_rule import WHOLE, Binding
 from gateway.json_codec import parse_value
 from gateway.schema import Method
-from gateway.transcode import HTTP_BODY, RequestTranscoder
+from gateway.transcode import RequestTranscoder
 
 UPDATE_MASK: Final = "update_mask"
 FIELD_MASK: Final = "google.protobuf.FieldMask"

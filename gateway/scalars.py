@@ -88,7 +88,7 @@ def _boolean(text: str) -> bool:
     raise ValueError(f"expected true or false, got {_shown(text)}")
 
 
-def _bytes(text: str) -> bytes:
+def parse_base64(text: str) -> bytes:
     """Decode base64 of either alphabet, with or without padding."""
     if _BASE64.fullmatch(text):
         digits = text.rstrip("=").translate(_TO_STANDARD_ALPHABET)
@@ -161,5 +161,5 @@ _SCALARS: dict[ScalarType, Parser] = {
     ScalarType.FIXED64: _integer(64, signed=False),
     ScalarType.BOOL: _boolean,
     ScalarType.STRING: _text,
-    ScalarType.BYTES: _bytes,
+    ScalarType.BYTES: parse_base64,
 }

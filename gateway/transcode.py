@@ -23,16 +23,17 @@ from protobuf import (
 )
 
 from gateway.errors import BadRequest, HttpError
-from gateway.fields import FieldPathError, Setter, find_field, resolve, text_field
+from gateway.fields import HTTP_BODY, FieldPathError, Setter, find_field, resolve, text_field
+from gateway.form_reader import FormReader
 from gateway.http_rule import WHOLE, Binding, RuleError
 from gateway.json_codec import explain, json_decoder, json_encoder, parse_value
+from gateway.multipart import is_form
 from gateway.path_template import Variable
 from gateway.query import QueryBinder
 from gateway.schema import Method
 from rpc import StatusCode
 
 JSON: Final = b"application/json"
-HTTP_BODY: Final = "google.api.HttpBody"
 
 BodyReader = Callable[[bytes, str], Message]
 """Makes the request message of (body, content type)."""
@@ -66,13 +67,14 @@ class RequestTranscoder:
         if not binding.body:
             self._read_body: BodyReader = _no_body(method.request)
         elif binding.body == WHOLE:
-            self._read_body = _whole_body(method.request, registry, ignore_unknown=ignore_unknown)
+            self._read_body = _whole_body(method.request, registry, tuple(bound), ignore_unknown=ignore_unknown)
         else:
             field = find_field(descriptor, binding.body)
             if field is None:
                 raise RuleError(f"body {binding.body!r} is not a field of {descriptor.type_name}")
+            inside = tuple(path[1:] for path in bound if path[0] == field.name)
             bound.append((field.name,))
-            self._read_body = _field_body(method.request, field, registry, ignore_unknown=ignore_unknown)
+            self._read_body = _field_body(method.request, field, registry, inside, ignore_unknown=ignore_unknown)
         self._query = QueryBinder(
             descriptor, tuple(bound), whole_body=binding.body == WHOLE, ignore_unknown=ignore_unknown
         )
@@ -167,23 +169,35 @@ def _no_body(request: type[Message]) -> BodyReader:
     return read
 
 
-def _whole_body(request: type[Message], registry: Registry, *, ignore_unknown: bool) -> BodyReader:
+def _whole_body(
+    request: type[Message], registry: Registry, in_path: tuple[tuple[str, ...], ...], *, ignore_unknown: bool
+) -> BodyReader:
     if request.desc().type_name == HTTP_BODY:
         return _raw_body(request)
     decode = json_decoder(request, registry, ignore_unknown=ignore_unknown)
+    read_form = FormReader(request, registry, in_path, ignore_unknown=ignore_unknown)
 
     def read(body: bytes, content_type: str) -> Message:
         if content_type != "application/json" and body:
+            if is_form(content_type):
+                return read_form(body, content_type)
             check_json(content_type)
         return decode(body)
 
     return read
 
 
-def _field_body(request: type[Message], field: DescField, registry: Registry, *, ignore_unknown: bool) -> BodyReader:
+def _field_body(
+    request: type[Message],
+    field: DescField,
+    registry: Registry,
+    in_path: tuple[tuple[str, ...], ...],
+    *,
+    ignore_unknown: bool,
+) -> BodyReader:
     if not isinstance(field.value, DescFieldValueMessage):
         return _value_body(request, field, registry, ignore_unknown=ignore_unknown)
-    read_field = _whole_body(field.value.message.type, registry, ignore_unknown=ignore_unknown)
+    read_field = _whole_body(field.value.message.type, registry, in_path, ignore_unknown=ignore_unknown)
 
     def read(body: bytes, content_type: str) -> Message:
         message = request()
