@@ -1,8 +1,8 @@
 """The Connect protocol: ``POST /pkg.Service/Method`` with JSON or binary protobuf.
 
-A plain unary request takes the lean path: binary bodies travel to the back-end as they are. Everything else (GET,
-compressed bodies, and on the same paths gRPC and gRPC-Web) goes to the ``connectrpc`` package, over endpoints that
-are made when a service is discovered (``connect_endpoints``).
+A plain unary request takes the lean path: binary bodies travel to the back-end as they are. Everything else (GET, and
+on the same paths gRPC and gRPC-Web) goes to the ``connectrpc`` package, over endpoints that are made when a service is
+discovered (``connect_endpoints``).
 
 Source: https://connectrpc.com/docs/protocol, "Unary-Request".
 """
@@ -70,9 +70,9 @@ class ConnectRoute:
         return self._server.serve(self, scope, receive, send, segments)
 
     def other_way(self, head: RequestHead, segments: list[bytes]) -> AsgiApp | None:
-        """Plain requests are of a content type that is known here, and not compressed."""
+        """Plain requests are of a content type that is known here, and not compressed in an unknown way."""
         if head.content_type in self._codecs:
-            if not head.content_encoding or head.content_encoding == b"identity":
+            if head.codings is None or head.codings.is_readable:
                 return None
             return partial(self._fallback, self.info, head)
         if head.content_type.lower().startswith(_ELSEWHERE):

@@ -19,6 +19,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint
 from gateway import connect_exchange
 from gateway.body import Receive
 from gateway.connect_codecs import BinaryCodec, Converter, JsonCodec, Response
+from gateway.connect_compression import compressions, readable_headers
 from gateway.connect_exchange import Exchange, add_metadata
 from gateway.connect_streams import request_stream, server_stream
 from gateway.errors import connect_error
@@ -55,6 +56,7 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
         endpoints=of_service,
         read_max_bytes=server.bodies.limit,
         codecs=[BinaryCodec(), JsonCodec()],
+        compressions=compressions(server.compress_from),
     )
 
     async def serve(info: CalledMethod, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,8 +69,7 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
             body = connect_error(StatusCode.INVALID_ARGUMENT, "query string: not ASCII", (), schema.registry)
             await send_error(send, 400, body, b"")
             return
-        # connectrpc decodes every header as UTF-8; whoever sends another must not make it fail.
-        headers = [(name, value) for name, value in scope["headers"] if value.isascii()]
+        headers = readable_headers(scope["headers"], compress=server.compress_from is not None)
         exchange = Exchange(info, head, scope, receive, send, server.bodies)
         token = connect_exchange.current.set(exchange)
         try:

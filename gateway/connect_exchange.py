@@ -19,13 +19,16 @@ from gateway.http_status import CONNECT_NAME
 from gateway.unary import Scope, Send
 from rpc import Call, Metadata, MethodInfo, StatusCode, StatusError
 
+_COMPRESSED = 1
+"""The bit in an envelope's first byte that says that its message is compressed. Connect and gRPC have the same."""
+
 _STATUS_CODE = {Code(name): code for code, name in CONNECT_NAME.items()}
 
 
 class Exchange:
     """One HTTP request on its way through ``connectrpc``, which hands its handlers less than that."""
 
-    __slots__ = ("_bodies", "_may_pause", "_receive", "_scope", "_send", "_skip_message", "_task", "head")
+    __slots__ = ("_bodies", "_may_pause", "_plain", "_receive", "_scope", "_send", "_skip_message", "_task", "head")
 
     def __init__(
         self, info: MethodInfo, head: RequestHead, scope: Scope, receive: Receive, send: Send, bodies: BodyReader
@@ -38,6 +41,7 @@ class Exchange:
         self._may_pause = info.client_streaming
         self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # an application has one
         self._skip_message = False
+        self._plain = False
 
     async def receive(self) -> Message:
         """Return what comes from the client, as slowly and as much of it as may be held.
@@ -66,8 +70,19 @@ class Exchange:
         """
         self._skip_message = True
 
+    def leave_message(self) -> None:
+        """Let the message that is being compressed reach the client as it is, although connectrpc marks it otherwise.
+
+        Its envelopes always say that they are compressed once client and server have agreed on a way.
+        """
+        self._plain = True
+
     async def send(self, message: Message) -> None:
         """Send what connectrpc sends."""
+        if self._plain and message["type"] == "http.response.body":
+            self._plain = False
+            envelope = message["body"]
+            message = {**message, "body": bytes((envelope[0] & ~_COMPRESSED,)) + envelope[1:]}
         if self._skip_message and message["type"] == "http.response.body":
             self._skip_message = False
             if message.get("more_body"):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.body import Receive
+from gateway.compression import ACCEPTED, Codings
 from gateway.errors import HttpError, rest_error
 from gateway.headers import RequestHead
 from gateway.http_rule import Binding
@@ -60,7 +61,8 @@ class RestRoute:
 
     def other_way(self, head: RequestHead, _segments: list[bytes]) -> AsgiApp | None:
         """There is none: REST is served here."""
-        refuse_compressed(head, has_body=self.has_body)
+        if head.codings is not None:
+            refuse_unreadable(head.codings, has_body=self.has_body)
         return None
 
     def prepare(
@@ -74,12 +76,13 @@ class RestRoute:
         return rest_error(code, message, details, self._registry)
 
 
-def refuse_compressed(head: RequestHead, *, has_body: bool) -> None:
-    """Raise ``HttpError`` 415 for a body that would have to be decompressed."""
-    if has_body and head.content_encoding and head.content_encoding != b"identity":
+def refuse_unreadable(codings: Codings, *, has_body: bool) -> None:
+    """Raise ``HttpError`` 415 for a body that is compressed in a way that is not known here (RFC 9110, 15.5.16)."""
+    if has_body and not codings.is_readable:
+        name = codings.content[:40].decode("latin-1")
         raise HttpError(
             StatusCode.UNIMPLEMENTED,
-            "compressed request bodies are not supported here: send the body as it is",
+            f"content-encoding {name!r} is not supported here: send the body as it is, or by {ACCEPTED.decode()}",
             status=415,
-            headers=[(b"accept-encoding", b"identity")],
+            headers=[(b"accept-encoding", ACCEPTED)],
         )

@@ -16,7 +16,7 @@ from gateway.body import Receive
 from gateway.errors import details_of, rest_error, status_of
 from gateway.headers import RequestHead, answer_headers
 from gateway.http_rule import Binding
-from gateway.rest import refuse_compressed
+from gateway.rest import refuse_unreadable
 from gateway.schema import Method, Schema
 from gateway.stream_formats import STREAM_HEADERS, Raw, StreamFormat, json_format
 from gateway.streams import SILENCE, beginning, next_message
@@ -74,7 +74,8 @@ class ServerStreamRoute:
 
     def other_way(self, head: RequestHead, segments: list[bytes]) -> AsgiApp:
         """Always: a stream is not for the lean path."""
-        refuse_compressed(head, has_body=self.has_body)
+        if head.codings is not None:
+            refuse_unreadable(head.codings, has_body=self.has_body)
         return partial(self._stream, head, segments)
 
     def prepare(

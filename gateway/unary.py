@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.access_log import AccessLog
 from gateway.body import BodyReader, ClientGone, Receive
+from gateway.compression_asgi import around
 from gateway.errors import HttpError, details_of, status_of
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.hangup import HangupWatch
@@ -93,6 +94,8 @@ class UnaryServer:
         self.invoke = invoke
         self.headers = HeaderReader(config.forward_headers)
         self.bodies = BodyReader(config.max_body, config.body_patience, config.max_held)
+        self.compress_from = config.compression.minimum if config.compression.responses else None
+        """Bytes; None: nothing is compressed for clients."""
         self.watch = HangupWatch()
         self.heartbeat = config.heartbeat
         self._timeout = config.timeout
@@ -132,7 +135,9 @@ class UnaryServer:
         finally:
             self.streams -= 1
 
-    async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
+    async def serve(  # noqa: PLR0915 - straight through: each call of a function costs
+        self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
+    ) -> None:
         """Answer one request."""
         started = perf_counter()
         tracer = self._tracer
@@ -143,6 +148,8 @@ class UnaryServer:
         try:
             head = self.headers.read(scope["headers"])
             request_id = head.request_id or new_request_id()
+            if head.codings is not None:
+                receive, send = around(head, head.codings, receive, send, self.bodies, self.compress_from)
             other_way = route.other_way(head, segments)
             if other_way is not None:
                 status = await watched(other_way, scope, receive, send, request_id)
