@@ -43,7 +43,9 @@ class MeshServices:
         self.health = Health(services, frozenset(self.schemas), is_connected, is_ready)
 
         def live() -> set[str]:
-            return {*self.schemas, *(name for name, view in services().items() if view.instances)}
+            # What is listed can be described: a service whose schema cannot be used is served by nobody here.
+            described = schemas()
+            return {*self.schemas, *(name for name, view in services().items() if view.instances and name in described)}
 
         self._reflection = Reflection(lambda: {**schemas(), **self.schemas}, live)
         unary: dict[str, UnaryMethod] = {f"{HEALTH}/Check": self.health.check, f"{HEALTH}/List": self.health.list}
