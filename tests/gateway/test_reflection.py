@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 
 import rpc
 from gateway.mesh_services import contracts
-from gateway.mesh_services.reflection import MAX_ANSWER, MAX_REQUEST
+from gateway.mesh_services.reflection import MAX_ANSWER, MAX_REQUEST, Reflection
 from tests.gateway.backends import RawBackend
 from tests.gateway.contracts import compile_proto
 from tests.gateway.processes import GatewayProcess
@@ -259,12 +259,16 @@ async def test_garbage_ends_the_stream(site: Site, data: bytes) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_answers_are_bounded(site: Site) -> None:
+async def test_answers_are_bounded() -> None:
     large = shop("large", "first", filler=9500)
     assert len(large) > MAX_ANSWER
-    await site.backend("large.Shop", large)
-    timestamp = ServerReflectionRequest(file_by_filename="google/protobuf/timestamp.proto")
-    answers = await site.ask(symbol("large.Shop"), timestamp)
+    reflection = Reflection(lambda: {"large.Shop": large}, lambda: ["large.Shop"])
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield symbol("large.Shop").SerializeToString()
+        yield ServerReflectionRequest(file_by_filename="google/protobuf/timestamp.proto").SerializeToString()
+
+    answers = [ServerReflectionResponse.FromString(data) async for data in reflection.serve(requests())]
     # What it imports has to be asked for.
     assert [list(files(answer)) for answer in answers] == [["shop.proto"], ["google/protobuf/timestamp.proto"]]
 
