@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import rpc
-from gateway.access_log import AccessLog
 from gateway.body import Receive
 from gateway.catalog import Catalog, Route
 from gateway.config import Config
@@ -58,7 +57,6 @@ class Gateway:
         self._watcher: ServiceWatcher | None = None
         self._unary: UnaryServer | None = None
         self._tracer: HttpTracer | None = None
-        self._access_log = AccessLog() if self.config.access_log else None
         directory = self.config.worker_directory
         self._worker_stats = WorkerStats(directory) if directory is not None else None
         self._tasks: list[asyncio.Task[None]] = []
@@ -99,7 +97,7 @@ class Gateway:
         self._channel = rpc.Channel(connection, prefix=config.prefix, options=[limit])
         await self._channel.channel_ready()
         self._tracer = rpc.telemetry.http_tracer()
-        self._unary = UnaryServer(self._channel.handler, config, tracer=self._tracer, access_log=self._access_log)
+        self._unary = UnaryServer(self._channel.handler, config, tracer=self._tracer)
         self._filters = route_filters(config, Surroundings(self._unary, connection))
         for each in self._filters:
             await each.start()
@@ -114,7 +112,7 @@ class Gateway:
         """Serve what this process answers itself, as ordinary methods."""
         own = self._mesh_services
         limited = replace(self.config, max_streams=MAX_STREAMS)
-        server = UnaryServer(own.invoke, limited, tracer=self._tracer, access_log=self._access_log)
+        server = UnaryServer(own.invoke, limited, tracer=self._tracer)
         self._own_server = server
         schemas = await asyncio.to_thread(own.load)
         routes = [route for schema in schemas for route in connect_routes(schema, server, self.stats)]
@@ -253,8 +251,6 @@ class Gateway:
         if span is not None:
             span.end(status)
         self.stats.entry(method if method in _KNOWN_METHODS else "_OTHER", "", "http").record(status, seconds)
-        if self._access_log is not None:
-            self._access_log.write(scope, status, seconds, request_id)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

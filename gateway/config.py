@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
+from gateway.access_log_format import AccessLogFormat
 from gateway.compression import CompressionOptions
 from gateway.filters.cors import CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
@@ -52,6 +54,9 @@ class Config:
     max_body: Bytes = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
+    max_upload: Bytes | None = None
+    """A larger body that passes to its service in chunks is refused with 413; None: the service decides."""
+
     max_response: Bytes = 32 * MEBIBYTE
     """A larger message from a service ends its call."""
 
@@ -76,8 +81,11 @@ class Config:
     forward_headers: tuple[str, ...] = ()
     """Headers that pass to services although they would not by default, like ``user-agent`` or ``x-forwarded-for``."""
 
-    access_log: bool = False
-    """One line per request in the log ``gateway.access``."""
+    access_log: AccessLogFormat | bool = False
+    """A line a request: ``combined`` (Apache's), ``json``, ``text``; True: JSON, in the log ``gateway.access``."""
+
+    access_log_file: Path | None = None
+    """Where it is written; None: to standard output. May be moved away at any time, as log rotation does."""
 
     metrics: bool = True
     """Serve ``/metrics``."""
@@ -110,9 +118,14 @@ class Config:
         for name in self.forward_headers:
             if not may_be_forwarded(name):
                 raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
-        for name in ("max_body", "max_response"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1 byte")
+        for name in ("max_body", "max_response", "max_upload"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: must be at least 1 byte")
+        if self.access_log not in (True, False, *get_args(AccessLogFormat)):
+            raise ConfigError(f"access_log {self.access_log!r}: choose combined, json or text, or True")
+        if self.access_log_file is not None and isinstance(self.access_log, bool):
+            raise ConfigError("access_log_file: choose a format for it with access_log: combined, json or text")
         if self.max_held < self.max_body:
             raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.access_log import AccessLog
 from gateway.body import BodyReader, ClientGone, Receive
 from gateway.compression_asgi import around
 from gateway.errors import HttpError, details_of, status_of
@@ -88,9 +87,7 @@ class UnaryRoute(Protocol):
 class UnaryServer:
     """Carries unary requests through ``invoke``. One per worker; it belongs to the event loop that it is made on."""
 
-    def __init__(
-        self, invoke: Handler, config: Config, *, tracer: HttpTracer | None, access_log: AccessLog | None
-    ) -> None:
+    def __init__(self, invoke: Handler, config: Config, *, tracer: HttpTracer | None) -> None:
         self.invoke = invoke
         self.headers = HeaderReader(config.forward_headers)
         self.bodies = BodyReader(config.max_body, config.body_patience, config.max_held)
@@ -102,10 +99,10 @@ class UnaryServer:
         self._max_timeout = config.max_timeout
         self._stream_timeout = config.stream_timeout
         self._max_streams = config.max_streams
+        self.max_upload = config.max_upload
         self.streams = 0
         """How many are under way."""
         self._tracer = tracer
-        self._access_log = access_log
         self._loop = asyncio.get_running_loop()
 
     def deadline(self, timeout: float | None) -> float | None:
@@ -135,7 +132,7 @@ class UnaryServer:
         finally:
             self.streams -= 1
 
-    async def serve(  # noqa: PLR0915 - straight through: each call of a function costs
+    async def serve(
         self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
     ) -> None:
         """Answer one request."""
@@ -191,8 +188,6 @@ class UnaryServer:
             route.numbers.record(status, seconds)
             if span is not None:
                 span.end(status, failure)
-            if self._access_log is not None:
-                self._access_log.write(scope, status, seconds, request_id)
 
     async def _answer_error(
         self,

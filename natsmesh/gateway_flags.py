@@ -52,8 +52,36 @@ class _Size(_Quantity):
         return parse_bytes(text)  # A number alone is refused: is it bytes, is it MiB?
 
 
+class _AccessLog(click.ParamType[Any]):
+    name = "[FORMAT]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | bool:
+        """Return a format, or True for our own log."""
+        choices = ("combined", "json", "text")
+        if value in choices:
+            return str(value)
+        if value not in ("log", True):
+            self.fail(f"{value!r}: choose {', '.join(choices)}, or nothing", param, ctx)
+        return True
+
+
+class _Header(click.ParamType[Any]):
+    name = "NAME:VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a pair."""
+        if not isinstance(value, str):
+            return value
+        name, colon, text = value.partition(":")
+        if not colon:
+            self.fail(f"{value!r}: expected NAME: VALUE", param, ctx)
+        return name.strip(), text.strip()
+
+
 SECONDS = _Seconds()
 SIZE = _Size()
+ACCESS_LOG = _AccessLog()
+HEADER = _Header()
 
 
 class Flag(click.Option):
@@ -78,7 +106,11 @@ def flag(name: str, option: str, help: str, *, default: str = "", **more: Any) -
 
 def given(flags: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the options that the command line sets, by their place in ``Config``."""
-    return {tuple(name.split("__")): value for name, value in flags.items() if value is not None and value != ()}
+    return {
+        tuple(name.split("__")): dict(value) if isinstance(value, tuple) and isinstance(value[0], tuple) else value
+        for name, value in flags.items()
+        if value is not None and value != ()
+    }
 
 
 def named(message: str) -> str:

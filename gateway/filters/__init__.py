@@ -81,8 +81,9 @@ def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteF
 def application(gateway: AsgiApp, config: Config) -> AsgiApp:
     """Return a gateway with everything around it that concerns all of its paths.
 
-    1. Response headers: on whatever is answered, preflights included.
-    2. CORS: preflights go no further, and pages can read whatever is answered within.
+    1. The access log: of whatever is answered.
+    2. Response headers: on whatever is answered, preflights included.
+    3. CORS: preflights go no further, and pages can read whatever is answered within.
     """
     if config.cors is not None:
         from gateway.filters.cors import Cors  # noqa: PLC0415 - loaded when it is used
@@ -92,6 +93,10 @@ def application(gateway: AsgiApp, config: Config) -> AsgiApp:
         from gateway.filters.response_headers import ResponseHeaders  # noqa: PLC0415 - loaded when it is used
 
         gateway = ResponseHeaders(gateway, config.response_headers)
+    if config.access_log:
+        from gateway.access_log import access_log  # noqa: PLC0415 - loaded when it is used
+
+        gateway = access_log(gateway, config.access_log, config.access_log_file)
     return gateway
 
 

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from natsmesh.exits import Exit, Failure
-from natsmesh.gateway_flags import SECONDS, SIZE, flag, given, named
+from natsmesh.gateway_flags import ACCESS_LOG, HEADER, SECONDS, SIZE, flag, given, named
 from natsmesh.options import Mesh, mesh_options
 
 if TYPE_CHECKING:
@@ -56,7 +56,19 @@ _POLL_SECONDS = 0.02
 @flag("--keep-alive", "keep_alive", "Idle connections are closed after it.", default="75s", type=SECONDS)
 @flag("--forward-header", "forward_headers", "Pass it on to services.", metavar="NAME", multiple=True)
 @flag("--ignore-unknown", "ignore_unknown", "REST: pass over unknown fields instead of refusing them.", is_flag=True)
-@flag("--access-log", "access_log", "One log line for each request.", is_flag=True)
+@flag(
+    "--access-log",
+    "access_log",
+    "A line for each request: combined, json or text on standard output; alone, JSON among our own logs.",
+    is_flag=False,
+    flag_value="log",
+    type=ACCESS_LOG,
+)
+@flag(
+    "--access-log-file", "access_log_file", "Write it there instead.", type=click.Path(dir_okay=False, path_type=Path)
+)
+@flag("--cors-origin", "cors.origins", "Let pages of this origin call; * is all.", metavar="ORIGIN", multiple=True)
+@flag("--response-header", "response_headers.add", "For every response.", type=HEADER, multiple=True)
 @flag("--metrics/--no-metrics", "metrics", "Serve /metrics for Prometheus.", default="metrics")
 @flag("--reflection/--no-reflection", "reflection", "Serve gRPC server reflection.", default="reflection")
 @flag("--health/--no-health", "health", "Serve grpc.health.v1 for each service.", default="health")

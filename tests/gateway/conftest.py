@@ -35,7 +35,7 @@ class CannedGateway:
         self.respond: Callable[[Call], None] = lambda call: None
         self.messages = Messages(schema)
         self.gateway = Gateway(config)
-        self.gateway._unary = UnaryServer(self._invoke, config, tracer=None, access_log=None)
+        self.gateway._unary = UnaryServer(self._invoke, config, tracer=None)
         self.gateway._catalog._routes[service] = self.gateway._compile(_load(schema, service))
         self.gateway._catalog._publish()
         self.client = Client(self.gateway)
