@@ -12,6 +12,7 @@ from gateway.filters.cors import CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
 from gateway.headers import may_be_forwarded
 from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
+from gateway.tls import TlsOptions
 
 __all__ = ["MEBIBYTE", "Config", "ConfigError"]
 
@@ -104,6 +105,9 @@ class Config:
 
     response_headers: ResponseHeaderRules | None = None
     """Headers that every response has, or none."""
+
+    tls: TlsOptions | None = None
+    """Certificates; None: without TLS."""
 
     worker_directory: Path | None = field(default=None, metadata=NOT_IN_FILE)
     """Where workers that share a port exchange their numbers; ``run`` makes it."""

@@ -6,18 +6,23 @@ worker that stops takes no connection with it that nobody has accepted yet.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import uvicorn
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.supervisors import Multiprocess
 
 from gateway.app import Gateway
@@ -25,6 +30,7 @@ from gateway.config import Config
 from gateway.filters import application
 from gateway.http_protocol import HttpProtocol
 from gateway.patience import PatientConfig
+from gateway.tls import Certificates
 from gateway.unary import AsgiApp
 
 logger = logging.getLogger(__name__)
@@ -44,8 +50,10 @@ def run(config: Config, *, before_start: Callable[[], None] | None = None) -> in
     """Serve until SIGINT or SIGTERM; requests under way then have ``config.grace`` seconds to finish.
 
     ``before_start`` is called in each process that serves, before anything else there (to configure logging and
-    telemetry); with several workers it must be importable. Returns an exit code. Raises ``ListenError``.
+    telemetry); with several workers it must be importable. Returns an exit code. Raises ``ListenError``, ``TlsError``.
     """
+    if config.tls is not None:
+        Certificates(config.tls).check()
     listener = listen(config)
     try:
         if config.workers == 1:
@@ -82,7 +90,7 @@ def _why_not(error: OSError, config: Config) -> str:
 
 def server_config(config: Config, before_start: Callable[[], None] | None) -> uvicorn.Config:
     """Return how uvicorn is to serve a gateway."""
-    return PatientConfig(
+    return _ServerConfig(
         partial(_application, config, before_start),
         factory=True,
         host=config.host,
@@ -98,10 +106,44 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        ssl_context_factory=Certificates(config.tls) if config.tls is not None else None,
         timeout_keep_alive=max(1, round(config.keep_alive)),
         timeout_graceful_shutdown=max(1, round(config.grace)),
         write_patience=config.write_patience,
     )
+
+
+class _ServerConfig(PatientConfig):
+    def load(self) -> None:
+        """Load what the configuration names, in the process that serves."""
+        super().load()
+        if self.ssl_context_factory is not None:
+            self.lifespan_class = _TlsLifespan
+
+
+class _TlsLifespan(LifespanOn):
+    """The life of a server with certificates: meanwhile new ones come into use."""
+
+    _watcher: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """As without certificates, then begin to watch them."""
+        certificates = self.config.ssl_context_factory
+        assert isinstance(certificates, Certificates)  # noqa: S101 - by server_config
+        loop = asyncio.get_running_loop()
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            loop.add_signal_handler(signal.SIGHUP, certificates.reload)
+        await super().startup()
+        if not self.should_exit:
+            self._watcher = loop.create_task(certificates.watch(), name="gateway-certificates")
+
+    async def shutdown(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        await super().shutdown()
 
 
 def _application(config: Config, before_start: Callable[[], None] | None) -> AsgiApp:
@@ -135,3 +177,13 @@ class _Workers(Multiprocess):
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+    def handle_hup(self) -> None:
+        """Let workers read their certificates again; without TLS they are replaced one by one, as uvicorn does."""
+        if self.config.ssl_context_factory is None:
+            super().handle_hup()
+            return
+        for process in self.processes:
+            # One that has just started has read them, and is not ready for the signal yet.
+            if process.pid is not None and process.is_ready():
+                os.kill(process.pid, signal.SIGHUP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -80,6 +81,8 @@ class _Header(click.ParamType[Any]):
 
 SECONDS = _Seconds()
 SIZE = _Size()
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""Whether it can be read is said by whoever reads it."""
 ACCESS_LOG = _AccessLog()
 HEADER = _Header()
 

@@ -7,9 +7,10 @@ import errno
 import os
 import secrets
 import signal
+import ssl
 import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from natsmesh.exits import Exit, Failure
-from natsmesh.gateway_flags import ACCESS_LOG, HEADER, SECONDS, SIZE, flag, given, named
+from natsmesh.gateway_flags import ACCESS_LOG, FILE, HEADER, SECONDS, SIZE, flag, given, named
 from natsmesh.options import Mesh, mesh_options
 
 if TYPE_CHECKING:
@@ -72,6 +73,20 @@ _POLL_SECONDS = 0.02
 @flag("--metrics/--no-metrics", "metrics", "Serve /metrics for Prometheus.", default="metrics")
 @flag("--reflection/--no-reflection", "reflection", "Serve gRPC server reflection.", default="reflection")
 @flag("--health/--no-health", "health", "Serve grpc.health.v1 for each service.", default="health")
+@flag("--compress/--no-compress", "compression.responses", "Compress for clients that take it.", default="compress")
+@flag("--compress-from", "compression.minimum", "Smallest answer that is compressed.", default="1KiB", type=SIZE)
+@flag("--tls-cert", "tls.certificate", "Serve TLS with this certificate and those of its chain, PEM.", type=FILE)
+@flag("--tls-key", "tls.key", "Its private key, if that is in another file.", type=FILE)
+@flag("--tls-key-password-file", "tls.key_password_file", "What the key is encrypted with.", type=FILE)
+@flag("--tls-client-ca", "tls.client_ca", "Let in clients with certificates of these authorities.", type=FILE)
+@flag(
+    "--tls-client-cert",
+    "tls.client_certificates",
+    "With --tls-client-ca: whether clients must have one.",
+    default="required",
+    type=click.Choice(["required", "optional"]),
+)
+@flag("--tls-min-version", "tls.min_version", "Of TLS.", default="1.2", type=click.Choice(["1.2", "1.3"]))
 @flag("--grace", "grace", "After SIGTERM or Ctrl-C: how long calls that run may go on.", default="30s", type=SECONDS)
 @mesh_options()
 def command(config_file: Path | None, mesh: Mesh, **flags: Any) -> int:
@@ -80,17 +95,20 @@ def command(config_file: Path | None, mesh: Mesh, **flags: Any) -> int:
     It learns them from the bus, and follows what comes and goes; nothing has to be configured.
     """
     from gateway.server import ListenError, run
+    from gateway.tls import TlsError
     from natsmesh.control import Control
 
     control = Control.inherit()
     config, mesh = _configure(config_file, mesh, given(flags))
     if control is not None:
         control.grace = config.grace
-        threading.Thread(target=_tell_ready, args=(control, config.host, config.port), daemon=True).start()
+        threading.Thread(target=_tell_ready, args=(control, config), daemon=True).start()
     try:
         asyncio.run(_check(mesh))
         mesh.export()
         return run(config, before_start=prepare_process)
+    except TlsError as error:
+        raise Failure(named(str(error)), Exit.USAGE) from error
     except ListenError as error:
         code = Exit.PORT_TAKEN if error.errno == errno.EADDRINUSE else Exit.FAILED
         raise Failure(f"{error.strerror or error} (--port)", code) from error
@@ -149,14 +167,23 @@ async def _check(mesh: Mesh) -> None:
     await connection.close()
 
 
-def _tell_ready(control: Control, host: str, port: int) -> None:
+def _tell_ready(control: Control, config: Config) -> None:
     end = time.monotonic() + _READY_SECONDS
+    host, port, tls = config.host, config.port, config.tls
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - it is ourselves, under a name of our own
     while time.monotonic() < end:
         connection = HTTPConnection(address, port, timeout=1)
+        if tls is not None:
+            connection = HTTPSConnection(address, port, timeout=1, context=unverified)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:
+                control.ready(port=port)
+                return
+        except ssl.SSLError:
+            if tls is not None and tls.wants_client_certificates:
+                # Whoever asks for a certificate is up; and we have none.
                 control.ready(port=port)
                 return
         except (OSError, HTTPException):
