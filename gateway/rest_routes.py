@@ -7,18 +7,20 @@ from collections.abc import Iterator
 
 from gateway.errors import HttpError
 from gateway.headers import RequestHead
-from gateway.http_rule import RuleError, bindings
+from gateway.http_rule import Binding, RuleError, bindings
 from gateway.rest import RestRoute
 from gateway.rest_streams import ServerStreamRoute
-from gateway.schema import Schema
+from gateway.schema import Method, Schema
+from gateway.transcode import takes_raw
 from gateway.unary import AsgiApp, UnaryServer
+from gateway.uploads import UploadRoute
 from rpc import Stats, StatusCode
 
 logger = logging.getLogger(__name__)
 
 
 class RequestStreamRoute(RestRoute):
-    """A method with a stream of requests: an HTTP request is one message, so REST has no way to call it."""
+    """A method with a stream of requests that are no bytes: an HTTP request is one message, so it cannot call it."""
 
     __slots__ = ()
 
@@ -26,12 +28,12 @@ class RequestStreamRoute(RestRoute):
         """Say where it can be called."""
         raise HttpError(
             StatusCode.UNIMPLEMENTED,
-            f"{self.info.full_name} takes a stream of requests, which REST cannot send: "
-            f"call POST {self.info.path} by Connect, gRPC-Web or gRPC",
+            f"{self.info.full_name} takes a stream of requests, which one HTTP request cannot be: "
+            f"open a WebSocket here, or call POST {self.info.path} by Connect, gRPC-Web or gRPC",
         )
 
 
-Route = RestRoute | ServerStreamRoute
+Route = RestRoute | ServerStreamRoute | UploadRoute
 
 
 def rest_routes(schema: Schema, server: UnaryServer, stats: Stats, *, ignore_unknown: bool) -> Iterator[Route]:
@@ -39,15 +41,17 @@ def rest_routes(schema: Schema, server: UnaryServer, stats: Stats, *, ignore_unk
     for method in schema.methods:
         if method.http is None:
             continue
-        kind: type[Route] = RestRoute
-        if method.info.client_streaming:
-            kind = RequestStreamRoute
-        elif method.info.server_streaming:
-            kind = ServerStreamRoute
         for binding in bindings(method.http):
             try:
                 if isinstance(binding, RuleError):
                     raise binding
+                kind = _kind(method, binding)
                 yield kind(method, binding, schema, server, stats, ignore_unknown=ignore_unknown)
             except RuleError as error:
                 logger.warning("%s: an HTTP rule is not served: %s", method.info.full_name, error)
+
+
+def _kind(method: Method, binding: Binding) -> type[Route]:
+    if method.info.client_streaming:
+        return UploadRoute if takes_raw(method, binding) else RequestStreamRoute
+    return ServerStreamRoute if method.info.server_streaming else RestRoute

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 from google.protobuf.any_pb2 import Any as GoogleAny
@@ -39,6 +40,7 @@ class ServerStreamRoute:
         "_registry",
         "_server",
         "_transcoder",
+        "binding",
         "has_body",
         "http_method",
         "info",
@@ -58,6 +60,7 @@ class ServerStreamRoute:
     ) -> None:
         """Raises ``RuleError`` when the binding does not fit the method."""
         self.info = method.info
+        self.binding = binding
         self.http_method = binding.http_method
         self.template = binding.template
         self._server = server
@@ -94,20 +97,28 @@ class ServerStreamRoute:
         server = self._server
         body = await server.bodies.read(receive, head.content_length) if self.has_body else b""
         request = self._transcoder.request(body, head.content_type, segments, scope["query_string"])
-        response = _Response(Raw() if self._is_raw else json_format(scope["headers"]), send)
+        response = self._response(scope, send)
         if IS_HEAD in scope:
             await response.begin(())
             await response.end(b"")
             return
         deadline = server.stream_deadline(head.timeout)
         call = Call(self.info, request, metadata=tuple(head.metadata or ()), deadline=deadline)
+        async with self._failures_told(call, response), server.open(call) as opened:
+            server.watch.add(call, receive)
+            try:
+                await self._relay(opened, response)
+            finally:
+                server.watch.remove(call)
+
+    def _response(self, scope: Scope, send: Send) -> Response:
+        return Response(Raw() if self._is_raw else json_format(scope["headers"]), send)
+
+    @asynccontextmanager
+    async def _failures_told(self, call: Call, response: Response) -> AsyncIterator[None]:
+        """Tell the client how the call has failed, if it does within the block."""
         try:
-            async with server.open(call) as opened:
-                server.watch.add(call, receive)
-                try:
-                    await self._relay(opened, response)
-                finally:
-                    server.watch.remove(call)
+            yield
         except (StatusError, ResponseError) as error:
             await self._fail(error, call, response)
         except asyncio.CancelledError:
@@ -115,7 +126,7 @@ class ServerStreamRoute:
             await self._fail(StatusError(StatusCode.UNAVAILABLE, "the gateway is shutting down"), call, response)
             raise
 
-    async def _relay(self, opened: OpenCall, response: _Response) -> None:
+    async def _relay(self, opened: OpenCall, response: Response) -> None:
         style = response.style
         interval = self._server.heartbeat if style.heartbeat else None
         headers, message = await beginning(opened, interval)
@@ -132,7 +143,7 @@ class ServerStreamRoute:
             await response.begin(headers)
         await response.end(style.end(opened.call.trailing_metadata))
 
-    async def _fail(self, error: StatusError | ResponseError, call: Call, response: _Response) -> None:
+    async def _fail(self, error: StatusError | ResponseError, call: Call, response: Response) -> None:
         if isinstance(error, ResponseError):
             logger.warning("%s: %s", self.info.full_name, error)
         if not response.has_begun:
@@ -151,7 +162,7 @@ class ServerStreamRoute:
             logger.warning("%s: a stream of raw bytes was cut off: %s", self.info.full_name, error)
 
 
-class _Response:
+class Response:
     """The HTTP response that carries a stream."""
 
     def __init__(self, style: StreamFormat, send: Send) -> None:

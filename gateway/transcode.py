@@ -136,6 +136,34 @@ def answers_raw(method: Method, binding: Binding) -> bool:
     return descriptor.type_name == HTTP_BODY
 
 
+def takes_raw(method: Method, binding: Binding) -> bool:
+    """Tell whether the body of a request is the bytes of an ``HttpBody`` instead of JSON."""
+    descriptor = method.request.desc()
+    if binding.body in ("", WHOLE):
+        return bool(binding.body) and descriptor.type_name == HTTP_BODY
+    field = find_field(descriptor, binding.body)
+    value = None if field is None else field.value
+    return isinstance(value, DescFieldValueMessage) and value.message.type_name == HTTP_BODY
+
+
+def chunk_encoder(method: Method, binding: Binding) -> Callable[[bytes], bytes]:
+    """Return what makes a serialized request that has nothing but bytes, for a binding that ``takes_raw``."""
+    request = method.request
+    body = None if binding.body == WHOLE else _field(request.desc(), binding.body)
+    http_body = request if body is None else body.value.message.type  # type: ignore[union-attr]  # it takes raw
+    data_field = _field(http_body.desc(), "data")
+
+    def encode(data: bytes) -> bytes:
+        message = chunk = http_body()
+        chunk[data_field] = data
+        if body is not None:
+            message = request()
+            message[body] = chunk
+        return message.to_binary()
+
+    return encode
+
+
 def check_json(content_type: str) -> None:
     """Raise ``HttpError`` 415 when a body says that it is something else than JSON in UTF-8."""
     if content_type and not _JSON_TYPE.fullmatch(content_type):
