@@ -21,7 +21,9 @@ from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, r
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.mesh_services import MAX_STREAMS, MeshServices
-from gateway.operations import OperationRoute, healthz, metrics, readyz
+from gateway.openapi.live import LiveDocument
+from gateway.openapi.routes import docs_routes
+from gateway.operations import healthz, metrics, readyz
 from gateway.rest_routes import rest_routes
 from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
@@ -63,6 +65,10 @@ class Gateway:
         self._filters: Sequence[RouteFilter] = ()
         self.stats = Stats("http")
         """Numbers of the requests that were answered, by route."""
+        self._document: LiveDocument | None = None
+        if self.config.docs.serve:
+            closed = not self.config.ignore_unknown
+            self._document = LiveDocument(self.config.docs, lambda: self._catalog.table, closed=closed)
         self._catalog = Catalog(self._compile, self._own_routes())
         self._mesh_services = MeshServices(
             reflection=self.config.reflection,
@@ -176,14 +182,18 @@ class Gateway:
         return ""
 
     def _own_routes(self) -> Sequence[Route]:
-        routes: list[OperationRoute] = [healthz(), readyz(self._reason_against_ready)]
+        routes: list[Route] = [healthz(), readyz(self._reason_against_ready)]
         if self.config.metrics:
             routes.append(metrics(self._worker_stats))
+        if self._document is not None:
+            routes += docs_routes(self._document)
         return routes
 
     def _compile(self, schema: Schema) -> Sequence[Route]:
         unary = self._unary
         assert unary is not None  # noqa: S101 - the catalog runs after start only
+        if self._document is not None:
+            self._document.learn(schema)
         routes: list[ServiceRoute] = [
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]

@@ -11,6 +11,7 @@ from gateway.compression import CompressionOptions
 from gateway.filters.cors import CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
 from gateway.headers import may_be_forwarded
+from gateway.openapi.options import DocsOptions
 from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
 from gateway.tls import TlsOptions
 
@@ -96,6 +97,9 @@ class Config:
 
     health: bool = True
     """Serve ``grpc.health.v1.Health`` for every service of the mesh."""
+
+    docs: DocsOptions = field(default_factory=DocsOptions)
+    """``/openapi.json``, and a page to try the API on, ``/docs``."""
 
     compression: CompressionOptions = field(default_factory=CompressionOptions)
     """What is compressed for clients that take it."""

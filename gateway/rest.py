@@ -26,6 +26,7 @@ class RestRoute:
         "_registry",
         "_server",
         "_transcoder",
+        "binding",
         "has_body",
         "http_method",
         "info",
@@ -45,6 +46,7 @@ class RestRoute:
     ) -> None:
         """Raises ``RuleError`` when the binding does not fit the method."""
         self.info = method.info
+        self.binding = binding
         self.http_method = binding.http_method
         self.template = binding.template
         self._server = server

@@ -1,0 +1,243 @@
+"""The routes of one service as operations of an OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from protobuf import DescField, DescFieldValueList, DescFieldValueMap, DescMessage, DescMethod
+
+from gateway.fields import find_field
+from gateway.http_rule import ANY_METHOD, WHOLE, Binding
+from gateway.openapi.components import Components, Element, element_of
+from gateway.openapi.examples import NOTHING, Examples
+from gateway.openapi.notes import Notes, summary
+from gateway.openapi.parameters import Parameters
+from gateway.openapi.paths import Path, openapi_path
+from gateway.openapi.values import HTTP_BODY, RAW, JsonSchema
+from gateway.schema import Method, Schema
+from gateway.transcode import answers_raw
+from rpc import MethodInfo
+
+# What a path item of OpenAPI 3.1 can hold; methods of other names have no place in it.
+_HTTP_METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
+
+_KINDS = {(False, False): "unary", (False, True): "server", (True, False): "client", (True, True): "bidi"}
+
+_JSON = "application/json"
+_REQUEST_ID = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+
+
+class ServedRoute(Protocol):
+    """A route that calls a method. One of REST has a ``binding`` besides."""
+
+    @property
+    def http_method(self) -> str:
+        """``GET``, ``POST`` ... or ``*``."""
+
+    @property
+    def info(self) -> MethodInfo:
+        """The method that is called."""
+
+
+@dataclass(slots=True)
+class Operation:
+    """One way to call a method."""
+
+    path: Path
+    http_method: str
+    """In lower case, as a path item has it."""
+
+    text: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Described:
+    """All that is said of one service."""
+
+    tag: dict[str, Any]
+    rest: list[Operation] = field(default_factory=list)
+    connect: list[Operation] = field(default_factory=list)
+    only_connect: list[Operation] = field(default_factory=list)
+    """Those of ``connect`` that plain HTTP clients can use and that have no other way."""
+
+    schemas: dict[str, JsonSchema] = field(default_factory=dict)
+
+
+def describe(schema: Schema, routes: Iterable[ServedRoute], *, closed: bool) -> Described:
+    """Describe a service by those of its routes that are served.
+
+    ``closed``: REST refuses unknown fields. Takes some milliseconds: not for the event loop.
+    """
+    return _Describer(schema, closed=closed).describe(list(routes))
+
+
+class _Describer:
+    def __init__(self, schema: Schema, *, closed: bool) -> None:
+        self._schema = schema
+        self._methods = {method.info.name: method for method in schema.methods}
+        self._service = schema.registry.service(schema.service)
+        assert self._service is not None  # noqa: S101 - the schema was loaded for it
+        self._descriptors = {method.name: method for method in self._service.methods}
+        self._notes = Notes(schema.registry)
+        answered = [method.response.desc() for method in schema.methods]
+        self._components = Components(self._notes, answered, closed=closed)
+        self._examples = Examples(self._components)
+        self._answers = Examples(self._components, of_answers=True)
+        self._parameters = Parameters(self._components, self._examples)
+
+    def describe(self, routes: list[ServedRoute]) -> Described:
+        service = self._service
+        tag: dict[str, Any] = {"name": self._schema.service}
+        comment = self._notes.comment(service.file, service.type_name) if service is not None else ""
+        if comment:
+            tag["description"] = comment
+        result = Described(tag)
+        bindings: dict[str, int] = {}
+        for route in routes:
+            binding: Binding | None = getattr(route, "binding", None)
+            method = self._methods[route.info.name]
+            # A stream of requests cannot be sent by REST, whatever its rule says.
+            if binding is not None and not method.info.client_streaming and self._has_place(binding):
+                number = bindings[method.info.name] = bindings.get(method.info.name, 0) + 1
+                result.rest.append(self._rest(method, binding, number))
+        for route in routes:
+            if getattr(route, "binding", None) is None and route.http_method == "POST":
+                method = self._methods[route.info.name]
+                alone = method.info.name not in bindings
+                operation = self._connect(method, alone=alone)
+                result.connect.append(operation)
+                if alone and method.info.is_unary:
+                    result.only_connect.append(operation)
+        result.schemas = self._components.finish()
+        return result
+
+    @staticmethod
+    def _has_place(binding: Binding) -> bool:
+        return binding.http_method in _HTTP_METHODS or binding.http_method == ANY_METHOD
+
+    # -------------------------------------------------------------------------------------------------------- REST
+
+    def _rest(self, method: Method, binding: Binding, number: int) -> Operation:
+        path = openapi_path(binding.template)
+        text = self._head(method, "rest", f".{number}" if number > 1 else "")
+        request = method.request.desc()
+        parameters = list(self._parameters.of_path(request, path.parameters))
+        if binding.body != WHOLE:
+            bound = [variable.field_path for variable in binding.template.variables]
+            body_field = find_field(request, binding.body) if binding.body else None
+            if body_field is not None:
+                bound.append((body_field.name,))
+            parameters += self._parameters.of_query(request, bound)
+        if parameters:
+            text["parameters"] = parameters
+        if binding.body:
+            text["requestBody"] = {"required": True, "content": self._body(request, binding)}
+        text["responses"] = {
+            "200": {"description": "OK", "headers": _REQUEST_ID, "content": self._answer(method, binding)},
+            "default": {"$ref": "#/components/responses/Error"},
+        }
+        http_method = binding.http_method
+        if http_method == ANY_METHOD:
+            http_method = "POST" if binding.body else "GET"
+        return Operation(path, http_method.lower(), text)
+
+    def _body(self, request: DescMessage, binding: Binding) -> dict[str, Any]:
+        if binding.body != WHOLE:
+            body_field = find_field(request, binding.body)
+            assert body_field is not None  # noqa: S101 - the route was built with it
+            element = None if _is_map_or_list(body_field) else element_of(body_field)
+            if _is_raw(element):
+                return {"*/*": {"schema": dict(RAW)}}
+            return {_JSON: _media(self._components.field(body_field), self._examples.field(body_field))}
+        if _is_raw(request):
+            return {"*/*": {"schema": dict(RAW)}}
+        # What the path says cannot be said otherwise.
+        in_path = frozenset(each.field_path[0] for each in binding.template.variables if len(each.field_path) == 1)
+        if in_path & {each.name for each in request.fields}:
+            schema = self._components.object(request, in_path)
+        else:
+            schema = self._components.element(request)
+        return {_JSON: _media(schema, self._examples.message(request, in_path))}
+
+    def _answer(self, method: Method, binding: Binding) -> dict[str, Any]:
+        response = method.response.desc()
+        if answers_raw(method, binding):
+            return {"*/*": {"schema": dict(RAW)}}
+        answer_field = find_field(response, binding.response_body) if binding.response_body else None
+        if answer_field is not None:
+            schema, example = self._components.field(answer_field), self._answers.field(answer_field)
+        else:
+            schema, example = self._components.element(response), self._answers.message(response)
+        if not method.info.server_streaming:
+            return {_JSON: _media(schema, example)}
+        return {
+            "application/x-ndjson": {"schema": {"type": "array", "items": schema, "description": _NDJSON}},
+            "text/event-stream": {"schema": {"type": "string", "description": _EVENTS}},
+        }
+
+    # ----------------------------------------------------------------------------------------------------- Connect
+
+    def _connect(self, method: Method, *, alone: bool) -> Operation:
+        info = method.info
+        text = self._head(method, "connect", "" if alone else ".Connect")
+        request, response = method.request.desc(), method.response.desc()
+        media_type = _JSON if info.is_unary else "application/connect+json"
+        text["requestBody"] = {
+            "required": True,
+            "content": {media_type: _media(self._components.element(request), self._examples.message(request))},
+        }
+        text["responses"] = {
+            "200": {
+                "description": "OK" if info.is_unary else _ENVELOPES,
+                "headers": _REQUEST_ID,
+                "content": {media_type: _media(self._components.element(response), self._answers.message(response))},
+            },
+            "default": {"$ref": "#/components/responses/ConnectError"},
+        }
+        return Operation(Path(info.path, info.path, ()), "post", text)
+
+    # -------------------------------------------------------------------------------------------------------- both
+
+    def _head(self, method: Method, protocol: str, suffix: str) -> dict[str, Any]:
+        info = method.info
+        text: dict[str, Any] = {"tags": [info.service]}
+        descriptor: DescMethod = self._descriptors[info.name]
+        comment = self._notes.comment(descriptor.parent.file, f"{info.service}.{info.name}")
+        if first := summary(comment):
+            text["summary"] = first
+        if comment:
+            text["description"] = comment
+        text["operationId"] = f"{info.service}.{info.name}{suffix}"
+        if descriptor.deprecated or descriptor.parent.deprecated:
+            text["deprecated"] = True
+        text["x-natsmesh"] = {
+            "method": info.full_name,
+            "protocol": protocol,
+            "kind": _KINDS[info.client_streaming, info.server_streaming],
+        }
+        return text
+
+
+_NDJSON = (
+    "One message a line. If the call fails on the way, the last line is an object whose field `error` holds a "
+    "`google.rpc.Status`."
+)
+_EVENTS = (
+    "One message an event, its data the JSON. The stream ends with an event `end`; if the call fails on the way, "
+    "with an event `error` and a `google.rpc.Status`."
+)
+_ENVELOPES = "OK. Messages travel in the envelopes of the Connect protocol, both ways; errors are in the last one."
+
+
+def _media(schema: JsonSchema, example: Any) -> dict[str, Any]:
+    return {"schema": schema} if example is NOTHING else {"schema": schema, "example": example}
+
+
+def _is_raw(element: Element | None) -> bool:
+    return isinstance(element, DescMessage) and element.type_name == HTTP_BODY
+
+
+def _is_map_or_list(body_field: DescField) -> bool:
+    return isinstance(body_field.value, DescFieldValueMap | DescFieldValueList)
