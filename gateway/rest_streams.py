@@ -128,12 +128,12 @@ class ServerStreamRoute:
 
     async def _relay(self, opened: OpenCall, response: Response) -> None:
         style = response.style
-        interval = self._server.heartbeat if style.heartbeat else None
+        interval = self._server.heartbeat if style.has_heartbeat else None
         headers, message = await beginning(opened, interval)
         if message is SILENCE and self._is_raw:
             message = await opened.read()  # Without a message there is no content type.
         while message is not None:
-            data = style.heartbeat if message is SILENCE else style.message(*self._answer(message))
+            data = style.heartbeat() if message is SILENCE else style.message(*self._answer(message))
             if not response.has_begun:
                 await response.begin(headers)
             if data:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 from collections.abc import Iterable
 from typing import Final, Protocol
@@ -19,6 +20,10 @@ EVENT_STREAM: Final = b"text/event-stream"
 STREAM_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """Whoever keeps or buffers a response on its way breaks a stream. The second one is for nginx."""
 
+RETRY_MILLISECONDS: Final = (2000, 4000)
+"""How long browsers wait before they connect again: each draws its own time between these, so that all those whose
+gateway has gone do not come to the next one in the same instant."""
+
 _LAST_EVENT_ID = re.compile(rb"[0-9]{1,15}")
 
 
@@ -30,8 +35,11 @@ class StreamFormat(Protocol):
         """Empty until the first message says it."""
 
     @property
+    def has_heartbeat(self) -> bool:
+        """Tell whether there is anything that keeps a silent stream alive."""
+
     def heartbeat(self) -> bytes:
-        """What keeps a silent stream alive; empty if there is nothing."""
+        """Return it."""
 
     def message(self, content_type: bytes, body: bytes) -> bytes:
         """Return a message as it is sent; what it is made of is a unary answer."""
@@ -47,7 +55,11 @@ class Ndjson:
     """A line for each message; after a failure a last line ``{"error": {...}}``."""
 
     content_type = NDJSON
-    heartbeat = b""
+    has_heartbeat = False
+
+    def heartbeat(self) -> bytes:
+        """Return nothing."""
+        return b""
 
     def message(self, _content_type: bytes, body: bytes) -> bytes:
         """Return one line."""
@@ -66,15 +78,24 @@ class ServerSentEvents:
     """An event for each message, with numbers for ids; then one of the type ``end`` or ``error``."""
 
     content_type = EVENT_STREAM
-    heartbeat = b":\n\n"
+    has_heartbeat = True
 
     def __init__(self, last_id: int) -> None:
         self._id = last_id
+        self._retry = b"retry: %d\n" % random.randint(*RETRY_MILLISECONDS)
+
+    def heartbeat(self) -> bytes:
+        """Return a comment."""
+        return self._first_line() + b":\n\n"
 
     def message(self, _content_type: bytes, body: bytes) -> bytes:
         """Return one event."""
         self._id += 1
-        return b"id: %d\ndata: %b\n\n" % (self._id, body)
+        return b"%bid: %d\ndata: %b\n\n" % (self._first_line(), self._id, body)
+
+    def _first_line(self) -> bytes:
+        retry, self._retry = self._retry, b""
+        return retry
 
     def error(self, status: bytes) -> bytes:
         """Return the last event of a stream that failed."""
@@ -91,10 +112,14 @@ class ServerSentEvents:
 class Raw:
     """The bytes of ``google.api.HttpBody`` messages, of the first one's content type."""
 
-    heartbeat = b""
+    has_heartbeat = False
 
     def __init__(self) -> None:
         self.content_type = b""
+
+    def heartbeat(self) -> bytes:
+        """Return nothing."""
+        return b""
 
     def message(self, content_type: bytes, body: bytes) -> bytes:
         """Return the bytes."""
