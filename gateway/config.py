@@ -8,6 +8,7 @@ from typing import get_args
 
 from gateway.access_log_format import AccessLogFormat
 from gateway.compression import CompressionOptions
+from gateway.filters.cache_options import CacheOptions
 from gateway.filters.cors import CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
 from gateway.headers import may_be_forwarded
@@ -106,6 +107,9 @@ class Config:
 
     cors: CorsOptions | None = None
     """Pages of which origins may call from a browser; None: those of the gateway's own."""
+
+    cache: CacheOptions | None = None
+    """Entity tags, ``cache-control`` and kept answers for GET of methods without side effects."""
 
     response_headers: ResponseHeaderRules | None = None
     """Headers that every response has, or none."""

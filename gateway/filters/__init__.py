@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.body import Receive
 from gateway.catalog import Route
 from gateway.errors import HttpError
-from gateway.filters.refusal import Refusal
+from gateway.filters.detour import Detour
 from gateway.path_template import PathTemplate
 from gateway.unary import AsgiApp, Scope, Send, UnaryRoute, UnaryServer
 from rpc import Connection
@@ -65,17 +65,28 @@ class Surroundings:
         In the form of the route's front-end and of the request's protocol, with a request id; it is counted, traced
         and logged like any other request of the route.
         """
-        await self.server.serve(Refusal(route, error), scope, receive, send, segments)
+        await self.server.serve(Detour(route, error), scope, receive, send, segments)
+
+    async def answer(
+        self, route: ServiceRoute, app: AsgiApp, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
+    ) -> None:
+        """Let another application answer a request instead of a call; all else is as in ``refuse``."""
+        await self.server.serve(Detour(route, app), scope, receive, send, segments)
 
 
-def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteFilter]:  # noqa: ARG001
+def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteFilter]:
     """Return the filters that a configuration asks for, the outermost first.
 
     1. Authentication: nothing else is done for those who may not call; what follows goes by who they are.
     2. Rate limits: by key or by address. Answers from the cache count as well.
     3. The cache: what is known is answered without a call.
     """
-    return []
+    filters: list[RouteFilter] = []
+    if config.cache is not None:
+        from gateway.filters.cache import CacheFilter  # noqa: PLC0415 - loaded when it is used
+
+        filters.append(CacheFilter(config.cache, surroundings, private=False))
+    return filters
 
 
 def application(gateway: AsgiApp, config: Config) -> AsgiApp:
