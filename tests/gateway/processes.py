@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -32,6 +33,9 @@ class GatewayProcess:
 
     def __init__(self, folder: Path, nats_url: str, prefix: str, **options: Any) -> None:
         self.port = int(options.pop("port", 0)) or free_port()
+        self.scheme = "https" if "tls" in options else "http"
+        self.verify: ssl.SSLContext | bool = True
+        """What ``wait_ready`` trusts, and who it says it is."""
         self.options = {"host": "127.0.0.1", "port": self.port, "nats_url": nats_url, "prefix": prefix, **options}
         self._log = folder / f"gateway-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,7 +51,7 @@ class GatewayProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def resident(self) -> int:
@@ -71,7 +75,7 @@ class GatewayProcess:
         end = time.monotonic() + START_SECONDS
         while True:
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                if httpx.get(f"{self.url}/readyz", verify=self.verify).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
 
 from gateway import Config, run  # noqa: E402 - the paths come first
+from gateway.tls import TlsOptions  # noqa: E402
 
 
 def configure_logging() -> None:
@@ -17,4 +18,9 @@ def configure_logging() -> None:
 
 if __name__ == "__main__":
     configure_logging()
-    sys.exit(run(Config(**json.loads(sys.argv[1])), before_start=configure_logging))
+    options = json.loads(sys.argv[1])
+    if tls := options.get("tls"):
+        options["tls"] = TlsOptions(
+            **{name: Path(value) if "/" in str(value) else value for name, value in tls.items()}
+        )
+    sys.exit(run(Config(**options), before_start=configure_logging))
