@@ -18,6 +18,7 @@ from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
 from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, route_filters
+from gateway.filters.own_routes import OwnRoute
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.mesh_services import MAX_STREAMS, MeshServices
@@ -107,6 +108,8 @@ class Gateway:
         self._filters = route_filters(config, Surroundings(self._unary, connection))
         for each in self._filters:
             await each.start()
+        if self._filters:
+            self._catalog.wrap_own(lambda route: filtered(OwnRoute(route, self.stats), self._filters))
         await self._serve_own(connection)
         self._watcher = ServiceWatcher(connection, self._changed, prefix=config.prefix)
         await self._watcher.start()

@@ -64,6 +64,11 @@ class Catalog:
         self._own_routes = [*self._own_routes, *routes]
         self._publish()
 
+    def wrap_own(self, wrap: Callable[[Route], Route]) -> None:
+        """Put something around the routes of the gateway itself, before ``run``."""
+        self._own_routes = [wrap(route) for route in self._own_routes]
+        self._publish()
+
     def changed(self, view: ServiceView) -> None:
         """Take note of a service; the listener of a ``ServiceWatcher``."""
         self._pending[view.name] = view

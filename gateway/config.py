@@ -8,6 +8,7 @@ from typing import get_args
 
 from gateway.access_log_format import AccessLogFormat
 from gateway.compression import CompressionOptions
+from gateway.filters.auth_options import AuthOptions
 from gateway.filters.cache_options import CacheOptions
 from gateway.filters.cors import CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
@@ -104,6 +105,9 @@ class Config:
 
     compression: CompressionOptions = field(default_factory=CompressionOptions)
     """What is compressed for clients that take it."""
+
+    auth: AuthOptions | None = None
+    """Who may call; None: everybody."""
 
     cors: CorsOptions | None = None
     """Pages of which origins may call from a browser; None: those of the gateway's own."""

@@ -28,7 +28,7 @@ Serve = Callable[[Scope, Receive, Send, list[bytes]], Awaitable[None]]
 
 
 class ServiceRoute(UnaryRoute, Protocol):
-    """A route that leads to a method of a service, whatever the front-end: the gateway's own have no filters."""
+    """A route that leads to a method of a service, whatever the front-end, or one made to look so (``OwnRoute``)."""
 
     def serve(self, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> Awaitable[None]:
         """Answer one request whose path matched."""
@@ -82,10 +82,14 @@ def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteF
     3. The cache: what is known is answered without a call.
     """
     filters: list[RouteFilter] = []
+    if config.auth is not None:
+        from gateway.filters.auth import Auth  # noqa: PLC0415 - loaded when it is used
+
+        filters.append(Auth(config.auth, surroundings))
     if config.cache is not None:
         from gateway.filters.cache import CacheFilter  # noqa: PLC0415 - loaded when it is used
 
-        filters.append(CacheFilter(config.cache, surroundings, private=False))
+        filters.append(CacheFilter(config.cache, surroundings, private=config.auth is not None))
     return filters
 
 
