@@ -12,6 +12,7 @@ import pytest
 import rpc
 from gateway.app import Gateway
 from gateway.config import Config
+from gateway.filters import Surroundings, application, route_filters
 from gateway.schema import load_schema
 from gateway.unary import UnaryServer
 from rpc import Call, Connection
@@ -35,10 +36,12 @@ class CannedGateway:
         self.respond: Callable[[Call], None] = lambda call: None
         self.messages = Messages(schema)
         self.gateway = Gateway(config)
-        self.gateway._unary = UnaryServer(self._invoke, config, tracer=None)
+        unary = self.gateway._unary = UnaryServer(self._invoke, config, tracer=None)
+        nowhere: Any = None
+        self.gateway._filters = route_filters(config, Surroundings(unary, nowhere))
         self.gateway._catalog._routes[service] = self.gateway._compile(_load(schema, service))
         self.gateway._catalog._publish()
-        self.client = Client(self.gateway)
+        self.client = Client(application(self.gateway, config))
         self._input = {
             method.name: (method.input_type.full_name, method.output_type.full_name)
             for method in self.messages.pool.FindServiceByName(service).methods
