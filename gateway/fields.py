@@ -43,6 +43,9 @@ class TextField:
     set: Setter
     """Sets the field, or appends to it when it is repeated."""
 
+    choices: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """(path of a oneof, the one of its fields that this sets), for each oneof that the path leads through."""
+
 
 def find_field(message: DescMessage, name: str) -> DescField | None:
     """Return the field of a message by its name in the .proto or in JSON."""
@@ -94,7 +97,13 @@ def text_field(message: DescMessage, names: tuple[str, ...]) -> TextField:
     setter = _appender(last, parse) if repeated else _setter(last, parse)
     for parent in reversed(fields[:-1]):
         setter = _inside(parent, setter)
-    return TextField(tuple(field.name for field in fields), repeated, setter)
+    path = tuple(field.name for field in fields)
+    choices = tuple(
+        ((*path[:depth], oneof.name), field.name)
+        for depth, field in enumerate(fields)
+        if (oneof := getattr(field.value, "oneof", None)) is not None
+    )
+    return TextField(path, repeated, setter, choices)
 
 
 def submessage(message: Message, field: DescField) -> Message:

@@ -37,6 +37,7 @@ class QueryBinder:
     def bind(self, message: Message, query: bytes) -> None:
         """Set the fields that a raw query string names. Raises ``BadRequest`` that names the parameter."""
         seen: set[tuple[str, ...]] = set()
+        chosen: dict[tuple[str, ...], str] = {}
         for name, text in parse_query(query):
             field = self._fields.get(name) or self._find(name)
             if field is None:
@@ -47,6 +48,12 @@ class QueryBinder:
                         f"query parameter {name!r} stands twice, but the field is not repeated", field=name
                     )
                 seen.add(field.path)
+            for oneof, member in field.choices:
+                other = chosen.setdefault(oneof, member)
+                if other != member:
+                    raise BadRequest(
+                        f"query parameter {name!r}: only one of {other!r} and {member!r} can be set", field=name
+                    )
             try:
                 field.set(message, text)
             except ValueError as error:

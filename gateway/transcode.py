@@ -42,6 +42,9 @@ Answer = tuple[bytes, bytes]
 """(content type, body) of a response."""
 
 _OCTET_STREAM: Final = b"application/octet-stream"
+_SHORT: Final = 16
+"""Bytes of a body that may be ``null`` with some space around it."""
+
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]+\+)?json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 # RFC 9110, "media-type", loosely: whatever can do no harm in a header.
 _MEDIA_TYPE = re.compile(r"[\x21-\x7e]+/[\x20-\x7e]+")
@@ -226,10 +229,14 @@ def _field_body(
     if not isinstance(field.value, DescFieldValueMessage):
         return _value_body(request, field, registry, ignore_unknown=ignore_unknown)
     read_field = _whole_body(field.value.message.type, registry, in_path, ignore_unknown=ignore_unknown)
+    null_is_absent = field.value.message.type_name not in {HTTP_BODY, "google.protobuf.Value"}
 
     def read(body: bytes, content_type: str) -> Message:
         message = request()
-        message[field] = read_field(body, content_type)
+        if null_is_absent and len(body) < _SHORT and body.strip() == b"null":
+            check_json(content_type)  # ProtoJSON: null is a field that is not there.
+        else:
+            message[field] = read_field(body, content_type)
         return message
 
     return read
