@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.body import BodyReader, ClientGone, Receive
 from gateway.compression_asgi import around
+from gateway.connect_stream_error import connect_stream_type, end_of_stream
 from gateway.errors import HttpError, details_of, status_of
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.hangup import HangupWatch
@@ -123,12 +124,18 @@ class UnaryServer:
 
         Raises ``StatusError`` when too many of them are under way.
         """
+        with self.stream_slot():
+            async with OpenCall(self.invoke, call) as opened:
+                yield opened
+
+    @contextmanager
+    def stream_slot(self) -> Iterator[None]:
+        """Count one more stream within the block. Raises ``StatusError`` when too many are under way."""
         if self.streams >= self._max_streams:
             raise StatusError(StatusCode.UNAVAILABLE, "the gateway carries as many streams as it may: try again")
         self.streams += 1
         try:
-            async with OpenCall(self.invoke, call) as opened:
-                yield opened
+            yield
         finally:
             self.streams -= 1
 
@@ -200,9 +207,16 @@ class UnaryServer:
     ) -> int:
         if isinstance(error, ResponseError):
             logger.warning("%s: %s (request %s)", route.info.full_name, error, request_id.decode())
-        elif isinstance(error, HttpError) and (kind := grpc_kind(scope["headers"])):
-            await send_response(send, 200, grpc_error(kind, error.code, error.message, error.details), request_id)
-            return error.status
+        elif isinstance(error, HttpError) and not error.plain:
+            # Protocols whose errors are not told by the HTTP status.
+            if kind := grpc_kind(scope["headers"]):
+                head = grpc_error(kind, error.code, error.message, error.details)
+                await send_response(send, 200, [*head, *error.headers], request_id)
+                return error.status
+            if route.template.source == route.info.path and (kind := connect_stream_type(scope["headers"])):
+                head, body = end_of_stream(kind, route.error(error.code, error.message, error.details))
+                await send_response(send, 200, [*head, *error.headers], request_id, body)
+                return error.status
         return await answer_error(route, error, call, request_id, send)
 
     async def _answer_bug(
