@@ -4,10 +4,11 @@ import json
 import signal
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Commands, children, free_port, is_alive, until
+from tests.cli.commands import Commands, children, closing, free_port, is_alive, until
 
 READY = r"^\d\d:.* serving"
 
@@ -59,3 +60,23 @@ def test_a_taken_port_and_a_missing_broker_are_explained(commands: Commands) -> 
 def test_wrong_options_are_refused(commands: Commands) -> None:
     for words in (["--timeout", "0"], ["--max-body", "0"], ["--workers", "0"], ["--port", "70000"]):
         assert commands.run("gateway", *words).returncode == 2
+
+
+def test_options_come_from_a_file_too_and_flags_win(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    with closing(Commands(project)) as commands:
+        path.write_text("port = 70000\nworkers = 1.5\n")
+        refused = commands.run("gateway", "--config", str(path))
+        assert refused.returncode == 2
+        assert f"{path}:1: port: 70000: choose" in refused.stderr
+        assert f"{path}:2: workers: expected a whole number" in refused.stderr
+        path.write_text('nats_url = "nats://127.0.0.1:9"\nport = 0\n')
+        from_file = commands.run("gateway", "--config", str(path))
+        assert from_file.returncode == 3
+        assert "127.0.0.1:9" in from_file.stderr
+        for words, variables in ((["--nats", "nats://127.0.0.1:8"], {}), ([], {"NATS_URL": "nats://127.0.0.1:8"})):
+            assert "127.0.0.1:8" in commands.run("gateway", "--config", str(path), *words, **variables).stderr
+        wrong = commands.run("gateway", "--config", str(path), "--cors-origin", "x")
+        assert wrong.returncode == 2
+        assert "--cors-origin: 'x' is none" in wrong.stderr
+    assert commands.run("gateway", "--config", str(tmp_path / "missing")).returncode == 2
