@@ -227,6 +227,7 @@ class DevSession:
         say = self._terminal
         say.plain()
         say.heading(f"natsmesh is up: http://{self._address()}, NATS at {self._mesh.url}")
+        say.plain(f"  Read about it and try it in a browser: http://{self._address()}/docs")
         if broken := [service.name for service in self._services.values() if not service.is_ready]:
             say.error(NAME, f"not running, see above: {', '.join(broken)}")
 
