@@ -18,6 +18,7 @@ from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
 from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, route_filters
+from gateway.filters.cors import Cors
 from gateway.filters.own_routes import OwnRoute
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
@@ -30,6 +31,8 @@ from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error, send_response
+from gateway.websocket_handshake import WEBSOCKET, Handshake, OriginCheck
+from gateway.websocket_routes import websocket_routes
 from rpc import Connection, ServiceView, ServiceWatcher, Stats, StatusCode
 from rpc.telemetry import WorkerStats
 
@@ -70,6 +73,8 @@ class Gateway:
         if self.config.docs.serve:
             closed = not self.config.ignore_unknown
             self._document = LiveDocument(self.config.docs, lambda: self._catalog.table, closed=closed)
+        cors = self.config.cors
+        self._origins = OriginCheck(None if cors is None else Cors(self, cors).allows)
         self._catalog = Catalog(self._compile, self._own_routes())
         self._mesh_services = MeshServices(
             reflection=self.config.reflection,
@@ -204,6 +209,8 @@ class Gateway:
             logger.info("%s: the gateway answers for itself, whoever serves it on the mesh", schema.service)
         else:
             routes = [*connect_routes(schema, unary, self.stats), *routes]
+        ignore_unknown = self.config.ignore_unknown
+        routes += websocket_routes(schema, unary, self.stats, self._origins, ignore_unknown=ignore_unknown)
         return [filtered(route, self._filters) for route in routes]
 
     # ------------------------------------------------------------------------------------------------------- ASGI
@@ -222,10 +229,9 @@ class Gateway:
         kind = scope["type"]
         if kind == "lifespan":
             return await self._lifespan(receive, send)
-        if kind == "websocket":
-            await receive()
-            return await send({"type": "websocket.close", "code": 1000, "reason": "not served here"})
         path = raw_path(scope)
+        if kind == "websocket":
+            return await self._websocket(Handshake(scope, receive, send), path)
         method: str = scope["method"]
         table = self._catalog.table
         found = table.find(method, path)
@@ -238,12 +244,20 @@ class Gateway:
             return await route.serve(scope, receive, send, segments)
         return await self._not_found(scope, method, path, send)
 
+    async def _websocket(self, handshake: Handshake, path: bytes) -> None:
+        await handshake.begin()
+        found = self._catalog.sockets.find(WEBSOCKET, path)
+        if found is None:
+            return await self._not_found(handshake.scope, "GET", path, handshake.send_response)
+        route, segments = found
+        return await route.serve(handshake.scope, handshake.receive_request, handshake.send_response, segments)
+
     async def _not_found(self, scope: Scope, method: str, path: bytes, send: Send) -> None:
         started = perf_counter()
         span = None if self._tracer is None else self._tracer.start(method, "", scope)
         request_id = new_request_id()
         headers: list[tuple[bytes, bytes]] = []
-        allowed = self._catalog.table.methods_for(path)
+        allowed = [] if WEBSOCKET in scope else self._catalog.table.methods_for(path)
         if allowed:
             if "GET" in allowed:
                 allowed.append("HEAD")
@@ -256,6 +270,8 @@ class Gateway:
             shown = path[:200].decode("utf-8", "replace")
             status = 405 if allowed else 404
             message = f"{shown} does not take {method[:20]}" if allowed else f"nothing is served at {shown}"
+            if WEBSOCKET in scope:
+                message = f"no stream is served at {shown}: WebSockets are for streaming methods"
             if kind := grpc_kind(scope["headers"]):
                 await send_response(send, 200, grpc_error(kind, StatusCode.UNIMPLEMENTED, message, ()), request_id)
             else:

@@ -18,6 +18,7 @@ from gateway.path_template import PathTemplate
 from gateway.routes import RouteTable
 from gateway.schema import Schema, SchemaError, load_schema
 from gateway.unary import Scope, Send
+from gateway.websocket_handshake import WEBSOCKET
 from rpc import ServiceView
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Catalog:
         self._wake = asyncio.Event()
         self._warned: set[str] = set()
         self.table: RouteTable[Route] = RouteTable(own_routes)
+        self.sockets: RouteTable[Route] = RouteTable()
+        """The routes for WebSockets: no HTTP method leads to them."""
         self.settled = asyncio.Event()
         """Set once the services that were there at the start are served."""
 
@@ -117,8 +120,10 @@ class Catalog:
         return self._compile(load_schema(view.schema, view.name))
 
     def _publish(self) -> None:
-        self.table = RouteTable([*self._own_routes, *(route for routes in self._routes.values() for route in routes)])
-        for conflict in self.table.conflicts:
+        routes = [route for routes in self._routes.values() for route in routes]
+        self.table = RouteTable([*self._own_routes, *(route for route in routes if route.http_method != WEBSOCKET)])
+        self.sockets = RouteTable(route for route in routes if route.http_method == WEBSOCKET)
+        for conflict in (*self.table.conflicts, *self.sockets.conflicts):
             kept, refused = conflict.kept, conflict.refused
             text = f"{refused.http_method} {refused.template.source} is served already as {kept.template.source}"
             if text not in self._warned:

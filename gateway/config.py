@@ -58,6 +58,9 @@ class Config:
     max_body: Bytes = 16 * MEBIBYTE
     """A larger body is refused with 413."""
 
+    max_websocket_message: Bytes = 4 * MEBIBYTE
+    """A client that sends a larger one over a WebSocket is cut off, with close code 1009."""
+
     max_upload: Bytes | None = None
     """A larger body that passes to its service in chunks is refused with 413; None: the service decides."""
 
@@ -134,7 +137,7 @@ class Config:
         for name in self.forward_headers:
             if not may_be_forwarded(name):
                 raise ConfigError(f"forward_headers: {name!r} cannot pass to services")
-        for name in ("max_body", "max_response", "max_upload"):
+        for name in ("max_body", "max_response", "max_upload", "max_websocket_message"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: must be at least 1 byte")

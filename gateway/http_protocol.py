@@ -81,3 +81,10 @@ class HttpProtocol(AutoZttpProtocol):
         protocol.connection_made(self.transport)
         if initial_data:
             protocol.data_received(initial_data)
+
+
+def websocket_protocol(**arguments: Any) -> asyncio.Protocol:
+    """Return what goes on with a connection that becomes a WebSocket. Most gateways never see one."""
+    from gateway.websocket_protocol import WebSocketProtocol  # noqa: PLC0415 - loaded when the first one comes
+
+    return WebSocketProtocol(**arguments)

@@ -28,7 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from gateway.app import Gateway
 from gateway.config import Config
 from gateway.filters import application
-from gateway.http_protocol import HttpProtocol
+from gateway.http_protocol import HttpProtocol, websocket_protocol
 from gateway.patience import PatientConfig
 from gateway.tls import Certificates
 from gateway.unary import AsgiApp
@@ -97,7 +97,11 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
         port=config.port,
         http=HttpProtocol,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        ws="none",
+        ws=websocket_protocol,
+        ws_max_size=config.max_websocket_message,
+        ws_ping_interval=config.heartbeat,
+        ws_ping_timeout=config.write_patience,
+        ws_per_message_deflate=False,  # A few kB would become many messages of the largest size.
         lifespan="on",
         interface="asgi3",
         workers=config.workers,
