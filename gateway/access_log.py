@@ -27,7 +27,7 @@ logger = logging.getLogger("gateway.access")
 
 MAX_PATH: Final = 2000
 MAX_HEADER: Final = 500
-"""Characters of a line that one client can fill: it stays below 4 KiB, which a pipe takes in one piece."""
+"""What a client can fill of a line; one without much to escape stays below 4 KiB, which a pipe takes in one piece."""
 
 _QUIET: Final = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 """Asked every few seconds by machines; logged only when they fail."""
@@ -109,7 +109,7 @@ def access_log(application: AsgiApp, format: AccessLogFormat | bool, file: Path 
     """
     if isinstance(format, bool):
         return AccessLog(application, _to_logger, None) if format else application
-    writer = LogWriter(_FORMATS[format], file)
+    writer = LogWriter(_FORMATS[format], None if file is None else Path(file))
     return AccessLog(application, writer.put, writer)
 
 
@@ -165,7 +165,7 @@ def _json(entry: Entry) -> str:
 def _combined(entry: Entry) -> str:
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(entry.when))
     version = entry.http if "." in entry.http else f"{entry.http}.0"
-    request = f"{_escaped(entry.method)} {_escaped(entry.path)} HTTP/{version}"
+    request = f"{_word(entry.method)} {_word(entry.path)} HTTP/{version}"
     return (
         f'{entry.client} - - [{when}] "{request}" {entry.status} {entry.size or "-"} '
         f'"{_escaped(entry.referer) or "-"}" "{_escaped(entry.user_agent) or "-"}"'
@@ -174,7 +174,7 @@ def _combined(entry: Entry) -> str:
 
 def _text(entry: Entry) -> str:
     return (
-        f"{_utc(entry.when)} {entry.client} {_escaped(entry.method)} {_escaped(entry.path)} "
+        f"{_utc(entry.when)} {entry.client} {_word(entry.method)} {_word(entry.path)} "
         f"{entry.status} {entry.seconds * 1000:.1f}ms {entry.size}B {_escaped(entry.request_id) or '-'}"
     )
 
@@ -185,6 +185,11 @@ _FORMATS: Final[dict[str, Callable[[Entry], str]]] = {"combined": _combined, "js
 def _utc(when: float) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
     return f"{seconds}.{int(when % 1 * 1000):03d}Z"
+
+
+def _word(text: str) -> str:
+    """Return text escaped, spaces too: HTTP/2 has nothing against them in a path."""
+    return _escaped(text).replace(" ", r"\x20")
 
 
 def _escaped(text: str) -> str:
