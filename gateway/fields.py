@@ -27,6 +27,9 @@ MAX_DEPTH = 32
 Setter = Callable[[Message, str], None]
 """Parses text and sets it on a message. Raises ``ValueError`` with a reason."""
 
+Choice = tuple[tuple[str, ...], str]
+"""(path of a oneof, the one of its fields that is set)"""
+
 
 class FieldPathError(ValueError):
     """A path that does not lead to a field which text can set; the text says why."""
@@ -43,8 +46,8 @@ class TextField:
     set: Setter
     """Sets the field, or appends to it when it is repeated."""
 
-    choices: tuple[tuple[tuple[str, ...], str], ...] = ()
-    """(path of a oneof, the one of its fields that this sets), for each oneof that the path leads through."""
+    choices: tuple[Choice, ...] = ()
+    """For each oneof that the path leads through."""
 
 
 def find_field(message: DescMessage, name: str) -> DescField | None:
@@ -97,13 +100,17 @@ def text_field(message: DescMessage, names: tuple[str, ...]) -> TextField:
     setter = _appender(last, parse) if repeated else _setter(last, parse)
     for parent in reversed(fields[:-1]):
         setter = _inside(parent, setter)
+    return TextField(tuple(field.name for field in fields), repeated, setter, choices(fields))
+
+
+def choices(fields: tuple[DescField, ...]) -> tuple[Choice, ...]:
+    """Return which field of each oneof a path takes."""
     path = tuple(field.name for field in fields)
-    choices = tuple(
+    return tuple(
         ((*path[:depth], oneof.name), field.name)
         for depth, field in enumerate(fields)
         if (oneof := getattr(field.value, "oneof", None)) is not None
     )
-    return TextField(path, repeated, setter, choices)
 
 
 def submessage(message: Message, field: DescField) -> Message:

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from protobuf import DescMessage, Message
 
 from gateway.errors import BadRequest
-from gateway.fields import FieldPathError, TextField, text_field
+from gateway.fields import FieldPathError, TextField, choices, resolve, text_field
 
 MAX_PARAMETERS = 1000
 
@@ -28,7 +28,9 @@ class QueryBinder:
         self, message: DescMessage, bound: tuple[tuple[str, ...], ...], *, whole_body: bool, ignore_unknown: bool
     ) -> None:
         self._message = message
-        self._bound = bound
+        fields = [resolve(message, path) for path in bound]
+        self._bound = [tuple(field.name for field in path) for path in fields]
+        self._chosen = dict(choice for path in fields for choice in choices(path))
         self._whole_body = whole_body
         self._ignore_unknown = ignore_unknown
         # Only names that exist are kept, and not without bound: recursive messages have endlessly many.
@@ -71,12 +73,10 @@ class QueryBinder:
             if self._ignore_unknown:
                 return None
             raise BadRequest(f"unknown query parameter {shown!r}: {error}", field=shown) from error
-        for path in self._bound:
-            if field.path[: len(path)] == path:
-                where = ".".join(path)
-                raise BadRequest(
-                    f"query parameter {shown!r}: {where!r} is taken from the path or the body", field=shown
-                )
+        taken = [".".join(path) for path in self._bound if field.path[: len(path)] == path]
+        taken += [other for oneof, member in field.choices if (other := self._chosen.get(oneof, member)) != member]
+        if taken:
+            raise BadRequest(f"query parameter {shown!r}: {taken[0]!r} is taken from the path or the body", field=shown)
         if len(self._fields) < _MAX_CACHED:
             self._fields[name] = field
         return field

@@ -313,8 +313,10 @@ def _field_answer(response: type[Message], field: DescField, registry: Registry)
 
     def value(data: bytes) -> Answer:
         parsed = from_binary(data)
-        all_values: Any = message_to_json_value(parsed, registry=registry, always_emit_implicit=True)
-        return JSON, json.dumps(all_values.get(field.json_name), ensure_ascii=False).encode()
+        values: Any = message_to_json_value(parsed, registry=registry)
+        if field.json_name not in values:  # It holds its default.
+            values = message_to_json_value(parsed, registry=registry, always_emit_implicit=True)
+        return JSON, json.dumps(values.get(field.json_name), ensure_ascii=False).encode()
 
     return value
 

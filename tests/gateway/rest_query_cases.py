@@ -1,0 +1,180 @@
+"""Queries, as rows: what parameters may say of fields of every type. All of them are of ``get /v1/q``.
+
+Each row: query, what is expected, where that is written; expected is as in rest_cases.py.
+"""
+
+from __future__ import annotations
+
+from tests.gateway.rest_cases import Expected
+
+QueryCase = tuple[str, Expected, str]
+
+NAMES: list[QueryCase] = [
+    ("message_id=x", {"messageId": "x"}, "http.proto: the parameter name is the field path"),
+    ("messageId=x", {"messageId": "x"}, "facts: query names in proto and JSON spelling"),
+    ("renamed=x", {"another": "x"}, "facts: query names in proto and JSON spelling: json_name"),
+    ("another=x", {"another": "x"}, "facts: query names in proto and JSON spelling: json_name"),
+    ("sub.deeper.deeper.text=x", {"sub": {"deeper": {"deeper": {"text": "x"}}}}, "http.proto: the field path"),
+    ("sub.text=a&name=b&sub.count=1", {"sub": {"text": "a", "count": 1}, "name": "b"}, "http.proto: the field path"),
+    ("Name=x", (400, "'Name'"), "an unknown parameter is refused, with its name: names are case-sensitive"),
+    ("nope=x", (400, "'nope'"), "an unknown parameter is refused, with its name"),
+    ("sub.nope=x", (400, "'sub.nope'"), "an unknown parameter is refused, with its name: a nested one"),
+    ("name.x=y", (400, "'name.x'"), "an unknown parameter is refused, with its name: a string has no fields"),
+    ("sub=x", (400, "'sub'"), "http.proto: parameters must have a primitive type"),
+    ("subs=x", (400, "'subs'"), "http.proto: repeated messages must not be mapped to parameters"),
+    ("subs.text=x", (400, "'subs.text'"), "http.proto: repeated messages must not be mapped to parameters"),
+    ("map=x", (400, "'map'"), "http.proto: parameters must have a primitive type: a map has none"),
+    ("map.key=x", (400, "'map.key'"), "http.proto: parameters must have a primitive type: a map has none"),
+    ("map%5Bkey%5D=x", (400, "'map[key]'"), "http.proto: parameters must have a primitive type: a map has none"),
+    ("struct=x", (400, "'struct'"), "http.proto: parameters must have a primitive type: a Struct has none"),
+    ("value=x", (400, "'value'"), "http.proto: parameters must have a primitive type: a Value has none"),
+    ("empty=", (400, "'empty'"), "http.proto: parameters must have a primitive type: Empty has none"),
+    ("file.data=YQ", {"file": {"data": "YQ=="}}, "http.proto: each field of a message is a parameter"),
+    ("name", {}, "URL standard: a parameter without '=' is empty"),
+    ("name=", {}, "URL standard: a parameter may be empty"),
+    ("", {}, "RFC 3986, 3.4: a query may be empty"),
+    ("&&", {}, "URL standard: empty pairs mean nothing"),
+    ("=x", (400, "''"), "an unknown parameter is refused, with its name: one without"),
+    ("name=a=b", {"name": "a=b"}, "URL standard: the first '=' separates"),
+    ("name=a;text=b", {"name": "a;text=b"}, "URL standard: ';' separates nothing"),
+    ("name=a%26b%3Dc", {"name": "a&b=c"}, "URL standard: escapes are decoded after the separation"),
+    ("n%61me=x", {"name": "x"}, "URL standard: escapes in names are decoded, too"),
+    ("name=a+b%2B", {"name": "a b+"}, "URL standard: '+' is a space"),
+    ("name=a/b?c", {"name": "a/b?c"}, "RFC 3986, 3.4: '/' and '?' are themselves in a query"),
+    ("name=%C3%A4", {"name": "ä"}, "URL standard: escapes are UTF-8"),
+    ("name=%FF", (400, "UTF-8"), "protobuf: a string is UTF-8"),
+    ("name=%z", (400, "hexadecimal"), "RFC 3986, 2.1: two hexadecimal digits"),
+    ("name=a&name=b", (400, "twice"), "a field that is not repeated has one value"),
+    ("messageId=a&message_id=b", (400, "twice"), "a field that is not repeated has one value: by either name"),
+    ("left=a&right=1", (400, "only one of 'left' and 'right'"), "protobuf: one field of a oneof is set"),
+    (
+        "left=a&inner.text=b",
+        (400, "only one of 'left' and 'inner'"),
+        "protobuf: one field of a oneof is set, also from within",
+    ),
+    (
+        "inner.text=a&inner.count=1",
+        {"inner": {"text": "a", "count": 1}},
+        "protobuf: several fields of the one that is set",
+    ),
+]
+
+SCALARS: list[QueryCase] = [
+    ("double=1.5", {"double": 1.5}, "ProtoJSON: double"),
+    ("double=-1E-3", {"double": -0.001}, "ProtoJSON: double, with an exponent"),
+    ("double=NaN", {"double": "NaN"}, "ProtoJSON: double, special values"),
+    ("double=-Infinity", {"double": "-Infinity"}, "ProtoJSON: double, special values"),
+    ("double=1e400", (400, "'double'"), "ProtoJSON: double, out of range"),
+    ("double=x", (400, "'double'"), "ProtoJSON: double"),
+    ("double=", (400, "'double'"), "ProtoJSON: an empty string is no number"),
+    ("float=0.25", {"float": 0.25}, "ProtoJSON: float"),
+    ("float=Infinity", {"float": "Infinity"}, "ProtoJSON: float, special values"),
+    ("float=3.5e38", (400, "'float'"), "ProtoJSON: float, out of range"),
+    *(
+        (f"{kind}={value}", {kind: value if bits == 32 else str(value)}, f"ProtoJSON: {kind}, its bounds")
+        for kind, bits, signed in (
+            ("int32", 32, True),
+            ("sint32", 32, True),
+            ("sfixed32", 32, True),
+            ("uint32", 32, False),
+            ("fixed32", 32, False),
+            ("int64", 64, True),
+            ("sint64", 64, True),
+            ("sfixed64", 64, True),
+            ("uint64", 64, False),
+            ("fixed64", 64, False),
+        )
+        for value in ((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (1, 2**bits - 1))
+    ),
+    *(
+        (f"{kind}={value}", (400, f"'{kind}'"), f"ProtoJSON: {kind}, out of range")
+        for kind, value in (
+            ("int32", 2**31),
+            ("sint32", -(2**31) - 1),
+            ("sfixed32", 2**31),
+            ("uint32", 2**32),
+            ("fixed32", -1),
+            ("int64", 2**63),
+            ("sint64", -(2**63) - 1),
+            ("sfixed64", 2**63),
+            ("uint64", -1),
+            ("fixed64", 2**64),
+        )
+    ),
+    ("int32=1.5", (400, "'int32'"), "ProtoJSON: an integer"),
+    ("int32=1_0", (400, "'int32'"), "ProtoJSON: an integer, not Python's"),
+    ("int32=%D9%A7", (400, "'int32'"), "ProtoJSON: an integer, in ASCII"),
+    ("int32=0x7", (400, "'int32'"), "ProtoJSON: an integer, decimal"),
+    ("bool=true", {"bool": True}, "ProtoJSON: bool"),
+    ("bool=false", {}, "ProtoJSON: bool"),
+    ("bool=1", (400, "'bool'"), "ProtoJSON: bool is true or false"),
+    ("bool=", (400, "'bool'"), "ProtoJSON: bool is true or false"),
+    ("name=true", {"name": "true"}, "ProtoJSON: string"),
+    ("bytes=_-8%3D", {"bytes": "/+8="}, "ProtoJSON: bytes in the URL-safe alphabet"),
+    ("bytes=%2F%2B8%3D", {"bytes": "/+8="}, "ProtoJSON: bytes in the standard alphabet"),
+    ("bytes=_-8", {"bytes": "/+8="}, "ProtoJSON: bytes with or without padding"),
+    ("bytes=a", (400, "'bytes'"), "RFC 4648: one digit is no byte"),
+    ("kind=FIRST", {"kind": "FIRST"}, "ProtoJSON: enum by name"),
+    ("kind=2", {"kind": "SECOND"}, "ProtoJSON: enum by number"),
+    ("kind=77", {"kind": 77}, "ProtoJSON: enum by number, an open enum keeps it"),
+    ("kind=first", (400, "'kind'"), "ProtoJSON: enum by its exact name"),
+    ("kind=2147483648", (400, "'kind'"), "protobuf: an enum has 32 bits"),
+    ("maybe=0", {"maybe": 0}, "protobuf: a field with presence may hold its default"),
+    ("left=", {"left": ""}, "protobuf: a field of a oneof has presence"),
+    ("right=0", {"right": 0}, "protobuf: a field of a oneof has presence"),
+    (
+        "strings=a&strings=&strings=a",
+        {"strings": ["a", "", "a"]},
+        "http.proto: multiple parameters under the same name",
+    ),
+    ("strings=a,b", {"strings": ["a,b"]}, "http.proto: multiple parameters under the same name: nothing is split"),
+    ("numbers=1&name=x&numbers=2", {"numbers": [1, 2], "name": "x"}, "http.proto: multiple parameters, in their order"),
+    ("numbers=1&numbers=x", (400, "'numbers'"), "ProtoJSON: every value of a list"),
+    ("kinds=FIRST&kinds=2", {"kinds": ["FIRST", "SECOND"]}, "http.proto: repeated primitive types: enums"),
+    ("sub.tags=a&sub.tags=b", {"sub": {"tags": ["a", "b"]}}, "http.proto: repeated primitive types: nested"),
+]
+
+WELL_KNOWN: list[QueryCase] = [
+    ("timestamp=2024-02-29T12:00:00Z", {"timestamp": "2024-02-29T12:00:00Z"}, "ProtoJSON: Timestamp"),
+    (
+        "timestamp=2024-02-29T12:00:00%2B02:00",
+        {"timestamp": "2024-02-29T10:00:00Z"},
+        "ProtoJSON: Timestamp, with an offset",
+    ),
+    (
+        "timestamp=2024-02-29T12:00:00.123456789Z",
+        {"timestamp": "2024-02-29T12:00:00.123456789Z"},
+        "ProtoJSON: Timestamp, nanoseconds",
+    ),
+    ("timestamp=2023-02-29T12:00:00Z", (400, "'timestamp'"), "ProtoJSON: Timestamp, a day that was not"),
+    ("timestamp=1709208000", (400, "'timestamp'"), "ProtoJSON: Timestamp is RFC 3339"),
+    ("duration=1.5s", {"duration": "1.500s"}, "ProtoJSON: Duration"),
+    ("duration=-0.1s", {"duration": "-0.100s"}, "ProtoJSON: Duration, negative"),
+    ("duration=1m", (400, "'duration'"), "ProtoJSON: Duration is in seconds"),
+    ("mask=name,sub.text", {"mask": "name,sub.text"}, "ProtoJSON: FieldMask"),
+    ("mask=messageId", {"mask": "messageId"}, "ProtoJSON: FieldMask, in lowerCamelCase"),
+    ("mask=", {"mask": ""}, "ProtoJSON: FieldMask, empty"),
+    (
+        "timestamp.seconds=1",
+        {"timestamp": "1970-01-01T00:00:01Z"},
+        "http.proto: each field of a message is a parameter",
+    ),
+    ("double_value=0", {"doubleValue": 0}, "ProtoJSON: wrappers are their value, with presence"),
+    ("float_value=0.5", {"floatValue": 0.5}, "ProtoJSON: FloatValue"),
+    ("int32_value=-1", {"int32Value": -1}, "ProtoJSON: Int32Value"),
+    ("int64_value=9223372036854775807", {"int64Value": "9223372036854775807"}, "ProtoJSON: Int64Value"),
+    ("uint32_value=4294967295", {"uint32Value": 4294967295}, "ProtoJSON: UInt32Value"),
+    ("uint64_value=18446744073709551615", {"uint64Value": "18446744073709551615"}, "ProtoJSON: UInt64Value"),
+    ("bool_value=false", {"boolValue": False}, "ProtoJSON: BoolValue"),
+    ("string_value=", {"stringValue": ""}, "ProtoJSON: StringValue"),
+    ("stringValue=a", {"stringValue": "a"}, "ProtoJSON: StringValue, by the name in JSON"),
+    ("bytes_value=_w", {"bytesValue": "/w=="}, "ProtoJSON: BytesValue"),
+    ("uint32_value=-1", (400, "'uint32_value'"), "ProtoJSON: UInt32Value, out of range"),
+    ("int32_value.value=7", {"int32Value": 7}, "http.proto: each field of a message is a parameter"),
+    (
+        "timestamps=2024-02-29T12:00:00Z&timestamps=2024-03-01T12:00:00Z",
+        {"timestamps": ["2024-02-29T12:00:00Z", "2024-03-01T12:00:00Z"]},
+        "facts: repeated Timestamps have a form as text, so they can be parameters",
+    ),
+    ("int64_values=1&int64_values=2", {"int64Values": ["1", "2"]}, "facts: the same of wrappers"),
+]
