@@ -338,3 +338,13 @@ def test_what_help_says_of_defaults_is_true() -> None:
             assert not shown or options == (shown == flag.opts[0].removeprefix("--")), flag.name
         elif shown:
             assert flag.type.convert(shown, flag, None) == options, flag.name
+
+
+def test_the_documentation_names_every_option() -> None:
+    page = EXAMPLE.with_name("gateway-config.md").read_text()
+    for field in dataclasses.fields(Config):
+        if field.metadata.get("file", True):
+            assert f"`{field.name}`" in page or f"`[{field.name}]`" in page, field.name
+    pages = EXAMPLE.with_name("cli.md").read_text() + page
+    for flag in command.params:
+        assert any(f"`{name}" in pages for name in (*flag.opts, *flag.secondary_opts)), flag.opts
