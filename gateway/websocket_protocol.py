@@ -81,6 +81,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # ----------------------------------------------------------------------------------------------- handshake
 
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.close_sent:
+            self._refuse_handshake()
+
     def handle_parser_exception(self) -> None:
         """The client has sent what is no WebSocket message, or no handshake."""
         if self.conn.close_sent is not None:
@@ -139,3 +145,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent and self.handshake_complete:
             raise ClientDisconnected
         await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # It was refused, and that is no mistake of the application.
