@@ -64,8 +64,10 @@ class AccessLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note what became of it."""
-        if scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
+        kind = scope["type"]
+        if kind not in {"http", "websocket"}:
+            serve = self._lifespan if kind == "lifespan" else self._application
+            return await serve(scope, receive, send)
         status, size, request_id = 0, 0, b""
         started, when = perf_counter(), time.time()
 
@@ -78,7 +80,7 @@ class AccessLog:
                 status = message["status"]
                 request_id = next((value for name, value in message["headers"] if name == b"x-request-id"), b"")
             elif not status and kind in _WEBSOCKET_STATUS:
-                status = _WEBSOCKET_STATUS[kind]
+                status = message.get("status", _WEBSOCKET_STATUS[kind])
             await send(message)
 
         try:
@@ -99,7 +101,11 @@ class AccessLog:
                 await self._writer.close()
 
 
-_WEBSOCKET_STATUS: Final = {"websocket.accept": 101, "websocket.close": 403}
+_WEBSOCKET_STATUS: Final = {
+    "websocket.accept": 101,
+    "websocket.close": 403,
+    "websocket.http.response.start": 403,
+}
 
 
 def access_log(application: AsgiApp, format: AccessLogFormat | bool, file: Path | None) -> AsgiApp:  # noqa: A002

@@ -129,8 +129,7 @@ class Cors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its answer with CORS headers; answer preflights."""
-        kind = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] != "http":  # Who may open WebSockets, ``gateway.websocket_handshake`` decides, by ``allows``.
             return await self._application(scope, receive, send)
         origin: bytes | None = None
         asks = False
@@ -139,8 +138,6 @@ class Cors:
                 origin = value
             elif name == b"access-control-request-method":
                 asks = True
-        if kind == "websocket":
-            return await self._websocket(origin, scope, receive, send)
         if origin is not None and asks and scope["method"] == "OPTIONS":
             return await self._answer_preflight(origin, scope, send)
         granted = self._grant(origin) if origin is not None and self.allows(origin) else None
@@ -182,16 +179,6 @@ class Cors:
         headers.append((b"access-control-allow-headers", allowed))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
-
-    async def _websocket(self, origin: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Browsers let any page open a WebSocket, cookies included: here pages of other origins need leave as well."""
-        if origin is not None and not self.allows(origin):
-            host = next((value for name, value in scope["headers"] if name == b"host"), None)
-            if origin.partition(b"://")[2] != host:
-                await receive()
-                await send({"type": "websocket.close", "code": 1008, "reason": "the origin is not allowed"})
-                return
-        await self._application(scope, receive, send)
 
 
 def _pattern(origin: str) -> re.Pattern[bytes]:
