@@ -51,7 +51,9 @@ def token(
     all_claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": int(now), "exp": int(now) + 300, **claims}
     present = {name: value for name, value in all_claims.items() if value is not None}
     signing = private_key(algorithm, kid, 2048) if key is None else key
-    return jwt.encode(present, signing, algorithm=algorithm, headers={"kid": kid, **(headers or {})})
+    # As JWS: PyJWT's own function would refuse to make some of the wrong ones.
+    payload = json.dumps(present).encode()
+    return jwt.PyJWS().encode(payload, signing, algorithm=algorithm, headers={"kid": kid, **(headers or {})})
 
 
 def bearer(text: str) -> dict[str, str]:
