@@ -10,7 +10,7 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 from rpc.transport.nats_client import parse_headers
-from rpc.transport.nats_parser import DirectParser
+from rpc.transport.nats_parser import DirectParser, DirectProtocol
 
 FOREIGN = 9
 """The sid of a subscription that is nats-py's own."""
@@ -105,6 +105,35 @@ def test_any_cutting_of_the_stream_gives_the_same(sent: list[bytes], sizes: list
     ours, theirs = both(cut(b"".join(sent), sizes))
     assert ours == theirs
     assert len(ours) == len([command for command in sent if command != b"+OK\r\n"])
+
+
+@given(st.lists(commands, max_size=8), st.lists(st.integers(1, 50), max_size=12), st.lists(st.booleans(), max_size=12))
+def test_whether_the_stream_sees_it_or_not_the_order_stays(
+    sent: list[bytes], sizes: list[int], waits: list[bool]
+) -> None:
+    """Chunks come while nats-py's loop has read what came before, and while it has not."""
+    ours, theirs = Recorder(), Recorder()
+    chunks = cut(b"".join(sent), sizes)
+
+    async def receive() -> None:
+        reader = asyncio.StreamReader()
+        parser = DirectParser(ours, ours.deliver)  # type: ignore[arg-type]  # a client by its shape
+        protocol = DirectProtocol(asyncio.StreamReaderProtocol(reader), reader, parser)
+
+        async def read_loop() -> None:
+            while data := await reader.read(32768):
+                await parser.parse(data)
+
+        loop = asyncio.create_task(read_loop())
+        for number, chunk in enumerate(chunks):
+            protocol.data_received(chunk)
+            if number < len(waits) and waits[number]:
+                await asyncio.sleep(0)
+        protocol.eof_received()
+        await loop
+
+    asyncio.run(receive())
+    assert ours.seen == feed(Parser(theirs), theirs, chunks)  # type: ignore[arg-type]  # a client by its shape
 
 
 def test_every_single_cut() -> None:
