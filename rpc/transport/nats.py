@@ -325,7 +325,7 @@ class NatsConnection:
     async def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
         """Send one message. See ``transport.base.Connection``."""
         client = self._client
-        if client is None or not self._connected.is_set():
+        if client is None or not (self._connected.is_set() or (client.has_resumed and not reply)):
             # nats-py would keep it and send it after the reconnect, when nobody waits for it any more.
             msg = f"not connected to NATS at {self.url}"
             raise ConnectionError(msg)

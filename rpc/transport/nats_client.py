@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from rpc.transport.base import Headers, Receiver
-from rpc.transport.nats_parser import DirectParser
+from rpc.transport.nats_parser import DirectParser, DirectProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +76,18 @@ class DirectClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = DirectParser(self, self._deliver)
+        self._ps: DirectParser = DirectParser(self, self._deliver)
         self._draining_sids: set[int] = set()
         self._receivers: dict[int, tuple[Receiver, contextvars.Context]] = {}
         self._soon = asyncio.get_running_loop().call_soon
         self._write_is_due = False
         self._unwritten = 0
         self._is_crowded = False
+        self.has_resumed = False
+        """True from the first message on that came over the connection that there is now.
+
+        Then the server knows our subscriptions, and what has come may be answered; nats-py tells of a reconnect only
+        a round trip later."""
 
     # ------------------------------------------------------------------------------------------------- receiving
 
@@ -108,6 +113,8 @@ class DirectClient(Client):
         found = self._receivers.get(sid)
         if found is None:
             return False
+        if not self.has_resumed:
+            self.has_resumed = True
         # An exception here would end nats-py's read loop, while it goes on saying that it is connected; and the server
         # lets any bytes pass as subject, reply subject and headers.
         try:
@@ -123,6 +130,14 @@ class DirectClient(Client):
         except Exception:
             logger.exception("a receiver of %s raised", message.subject)
         return True
+
+    async def _read_loop(self) -> None:
+        # Started anew for each connection, once that is ready for messages.
+        reader, writer = getattr(self._transport, "_io_reader", None), getattr(self._transport, "_io_writer", None)
+        if reader is not None and writer is not None:  # WebSockets have none.
+            stream = writer.transport.get_protocol()
+            writer.transport.set_protocol(DirectProtocol(stream, reader, self._ps))
+        await super()._read_loop()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         # What came in pieces, or is for a subscription of nats-py's own.
@@ -225,6 +240,7 @@ class DirectClient(Client):
                 pong.exception()  # Not everyone who sends a PING waits for it.
         for sid in self._draining_sids:
             self._remove_sub(sid)
+        self.has_resumed = False
         # Nobody waits any more for what was not written yet, and subscriptions are made anew.
         self._pending, self._pending_data_size = [], 0
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import rpc
+import rpc.transport.base
 from tests.integration.processes import until
 
 
@@ -16,15 +17,23 @@ class Recorder:
     def __init__(self) -> None:
         self.commands: list[str] = []
         self.url = ""
+        self.asks_at_once = False
+        """Whether a subscription to ``question`` gets one before anything else is answered."""
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         info = {"server_id": "x", "version": "2.15.0", "max_payload": 1024, "headers": True, "proto": 1}
         writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        self.writers.append(writer)
+        subscribed = False
         while line := (await reader.readline()).decode().strip():
             verb, *rest = line.split(" ")
             if verb in ("PUB", "HPUB"):
                 await reader.readexactly(int(rest[-1]) + 2)
-            if verb == "PING":
+            if verb == "SUB" and rest[0] == "question" and self.asks_at_once:
+                writer.write(f"MSG question {rest[-1]} answer 2\r\nhi\r\n".encode())
+                subscribed = True
+            if verb == "PING" and not subscribed:
                 writer.write(b"PONG\r\n")
             self.commands.append(line)
         writer.close()
@@ -81,4 +90,24 @@ async def test_messages_over_the_servers_limit_never_reach_it(recorder: Recorder
             await connection.publish(subject, b"")
     await connection.flush()
     assert not [command for command in recorder.commands if command.startswith(("PUB", "HPUB"))]
+    await connection.close()
+
+
+async def test_what_comes_right_after_a_reconnect_is_answered(recorder: Recorder) -> None:
+    """nats-py says that it is connected a round trip after the server has begun to send: no answer may be lost then."""
+    connection = await rpc.connect(recorder.url)
+    answers: list[asyncio.Task[None]] = []
+
+    def answer(message: rpc.transport.base.Message) -> None:
+        answers.append(asyncio.create_task(connection.publish(message.reply, b"here")))
+
+    await connection.subscribe("question", answer)
+    await connection.flush()
+    recorder.asks_at_once = True
+    recorder.writers[0].close()
+    await until(lambda: "PUB answer  4" in recorder.commands)
+    assert not connection.is_connected  # The fence of the reconnect is not passed: this server does not answer it.
+    with pytest.raises(ConnectionError):
+        await connection.publish("question", b"", reply="nobody.hears")
+    await asyncio.gather(*answers)
     await connection.close()
