@@ -29,6 +29,9 @@ _INLINE: Final = 32 * 1024
 _LARGE: Final = 64 * 1024
 """From so many bytes on gzip, by far the slowest, is content with its fastest level."""
 
+_MAX_PARTS: Final = 100
+"""Members of gzip and frames of zstd in one body."""
+
 _ZSTD_WINDOW_LOG: Final = 23
 """8 MiB: what a decoder of content must take, and what an encoder must not exceed (RFC 9659, 3)."""
 
@@ -84,6 +87,7 @@ class Gzip:
         """Return what all members hold."""
         parts: list[bytes] = []
         while data:
+            _count(parts)
             decoder = zlib.decompressobj(wbits=31)
             try:
                 part = decoder.decompress(data, limit + 1)
@@ -141,6 +145,7 @@ class Zstd:
         parts: list[bytes] = []
         options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
         while data:
+            _count(parts)
             decoder = zstd.ZstdDecompressor(options=options)
             try:
                 part = decoder.decompress(data, limit + 1)
@@ -152,6 +157,12 @@ class Zstd:
                 raise MalformedError("it ends too early")
             data = decoder.unused_data
         return b"".join(parts)
+
+
+def _count(parts: list[bytes]) -> None:
+    """Raise ``MalformedError`` for more members, or frames, than anybody needs: empty ones cost a lot of work."""
+    if len(parts) == _MAX_PARTS:
+        raise MalformedError(f"it is put together from more than {_MAX_PARTS} parts")
 
 
 def _within(limit: int, part: bytes) -> int:

@@ -11,6 +11,7 @@ from gateway.compression import CompressionOptions
 from gateway.filters.auth_options import AuthOptions
 from gateway.filters.cache_options import CacheOptions
 from gateway.filters.cors import CorsOptions
+from gateway.filters.rate_limit_options import RateLimitOptions
 from gateway.filters.response_headers import ResponseHeaderRules
 from gateway.headers import may_be_forwarded
 from gateway.openapi.options import DocsOptions
@@ -70,6 +71,12 @@ class Config:
     max_held: Bytes = 256 * MEBIBYTE
     """What large bodies of requests under way may hold together; beyond it the next ones are answered with 503."""
 
+    max_connections: int = 16384
+    """Connections at once in one worker; more are answered with 503. Less, if the system allows fewer open files."""
+
+    head_patience: Seconds = 10.0
+    """A connection on which the head of a request does not come whole in so long (up to twice that) is closed."""
+
     body_patience: Seconds = 20.0
     """A body of which no part arrives for so long (up to twice that) is refused with 408."""
 
@@ -112,6 +119,9 @@ class Config:
     auth: AuthOptions | None = None
     """Who may call; None: everybody."""
 
+    rate_limit: RateLimitOptions | None = None
+    """Who may call how often; None: everybody as often as they like."""
+
     cors: CorsOptions | None = None
     """Pages of which origins may call from a browser; None: those of the gateway's own."""
 
@@ -130,7 +140,7 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port}: choose one from 1 to 65535, or 0 for a free one")
-        for name in ("workers", "max_streams"):
+        for name in ("workers", "max_streams", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least 1 is needed")
         self._check_times()
@@ -149,7 +159,7 @@ class Config:
             raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")
 
     def _check_times(self) -> None:
-        for name in ("max_timeout", "heartbeat", "body_patience", "write_patience", "keep_alive"):
+        for name in ("max_timeout", "heartbeat", "head_patience", "body_patience", "write_patience", "keep_alive"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be more than 0 seconds")
         for name in ("timeout", "stream_timeout"):

@@ -16,7 +16,9 @@ AT_ONCE = 64 * 1024
 class CorkedTransport:
     """A transport that sends a turn later; all but writing and closing is the transport's own."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+        """``patience``: seconds that a client has to take what is left when the connection is closed."""
+        self._patience = patience
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
@@ -43,12 +45,19 @@ class CorkedTransport:
         parts = self._parts
         if parts:
             self._parts, self._size = [], 0
+            if self._transport.is_closing():
+                return  # The client has gone since.
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
         """Send what was written, and close."""
         self._send()
-        self._transport.close()
+        transport = self._transport
+        closing = transport.is_closing()
+        transport.close()
+        if not closing and transport.get_write_buffer_size():
+            # A transport that is closed waits without end for its client to take the rest.
+            self._loop.call_later(self._patience, transport.abort)
 
     def abort(self) -> None:
         """Close at once; what was written in this turn is not sent."""

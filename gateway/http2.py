@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Final
 
 import zttp
@@ -19,7 +20,7 @@ from uvicorn.protocols.http.zttp_h2_impl import RequestResponseCycle, ZttpH2Prot
 from uvicorn.server import ServerState
 
 from gateway.hangup import ON_DISCONNECT
-from gateway.patience import WritePatience
+from gateway.patience import GiveAndTake, WaitsForHead, WritePatience
 
 _FRAME_HEADER: Final = struct.Struct(">HBBBI")
 """Length (24 bits, as 16 and 8), type, flags, stream id."""
@@ -29,7 +30,7 @@ _WINDOW_UPDATE_START: Final = b"\x00\x00\x04\x08\x00"
 _INCREMENT: Final = struct.Struct(">I")
 
 
-class Http2Protocol(ZttpH2Protocol):
+class Http2Protocol(ZttpH2Protocol, WaitsForHead):
     """One HTTP/2 connection."""
 
     def __init__(
@@ -43,6 +44,21 @@ class Http2Protocol(ZttpH2Protocol):
         self.patience = WritePatience(config, self.loop)
         self.waiting: set[_Flow] = set()
         self._flows: dict[int, _Flow] = {}
+        self._tasks = _Tasks(self.tasks)
+        self.tasks: Any = self._tasks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so, too
+        """Begin."""
+        super().connection_made(transport)
+        self.flow = GiveAndTake(transport)
+
+    def awaited(self) -> object | None:
+        """Return something while the connection's preface is due; later each stream and the connection have timers."""
+        return self.conn if self.timeout_keep_alive_task is None and not self.cycles else None
+
+    def give_up(self) -> None:
+        """Close: there is nothing to answer."""
+        self.transport.close()
 
     def handle_events(self) -> None:
         """Act on what the client sent."""
@@ -58,13 +74,14 @@ class Http2Protocol(ZttpH2Protocol):
         """Start a stream."""
         super().handle_request(event)
         stream_id = event.stream_id
-        self._flows[stream_id] = _Flow(self, self.cycles[stream_id])
+        self._flows[stream_id] = _Flow(self, self.cycles[stream_id], self._tasks.newest)
 
     def handle_rst_stream(self, event: zttp.RstStream) -> None:
         """End a stream that the client gave up."""
         super().handle_rst_stream(event)
         flow = self._flows.pop(event.stream_id, None)
         if flow is not None:
+            flow.reset()
             flow.disconnected()
             flow.close()
 
@@ -129,13 +146,33 @@ class Http2Protocol(ZttpH2Protocol):
             self.transport.write(_WINDOW_UPDATE_START + stream_id + _INCREMENT.pack(increment))
 
 
+class _Tasks:
+    """The server's set of tasks, as uvicorn uses it; it remembers the one that was added last."""
+
+    __slots__ = ("_tasks", "discard", "newest")
+
+    def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
+        self._tasks = tasks
+        self.discard = tasks.discard
+        self.newest: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """Keep a task until it is done."""
+        self._tasks.add(task)
+        self.newest = task
+
+
 class _Flow:
     """What uvicorn's cycle lacks: it stands in front of the cycle's ``send`` and ``receive``."""
 
-    __slots__ = ("_on_disconnect", "_protocol", "_receive", "_send", "_writable", "cycle", "withheld")
+    __slots__ = ("_on_disconnect", "_protocol", "_receive", "_send", "_task", "_writable", "cycle", "withheld")
 
-    def __init__(self, protocol: Http2Protocol, cycle: RequestResponseCycle) -> None:
+    def __init__(self, protocol: Http2Protocol, cycle: RequestResponseCycle, task: asyncio.Task[None] | None) -> None:
         self._protocol = protocol
+        self._task = task
         self.cycle = cycle
         self.withheld = 0
         """Bytes of credit that the client gets when the body that is here has been read."""
@@ -187,6 +224,11 @@ class _Flow:
                     self.disconnected()
             finally:
                 self._writable = None
+
+    def reset(self) -> None:
+        """The client gave the stream up. If that came along with the request, nothing is begun for it."""
+        if self._task is not None and getcoroutinestate(self._task.get_coro()) == CORO_CREATED:  # type: ignore[arg-type]
+            self._task.cancel()
 
     def look(self) -> None:
         """Something came from the client: perhaps it was credit."""

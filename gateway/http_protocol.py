@@ -2,14 +2,16 @@
 
 uvicorn 0.54 decodes paths as ASCII where it does not expect to fail: a byte beyond it ends in the event loop's
 exception handler, with a traceback in the log for whoever cares to send one. Here it is a malformed request like any
-other. And a client that does not take its answer is waited for without end: here it is given up.
+other. A malformed body is answered with 400 even where the answer has begun, or is under way. What a client sends
+while its request is served is gathered without a bound that matters. And clients that do not take their answers, or do
+not finish their requests, are waited for without end: here they are given up.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import zttp
 from uvicorn.config import Config
@@ -20,10 +22,19 @@ from uvicorn.server import ServerState
 from gateway.cork import CorkedTransport
 from gateway.hangup import ON_DISCONNECT
 from gateway.http2 import Http2Protocol
-from gateway.patience import WritePatience
+from gateway.patience import WaitsForHead, WritePatience, patient
+
+_NOTHING: Final = object()
+"""What is waited for before the first request."""
+
+_NO_ROOM: Final = b"the gateway has no room for more connections: try again\n"
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+    b"retry-after: 1\r\nconnection: close\r\n\r\n%s" % (len(_NO_ROOM), _NO_ROOM)
+)
 
 
-class Http1Protocol(ZttpProtocol):
+class Http1Protocol(ZttpProtocol, WaitsForHead):
     """One HTTP/1.1 connection."""
 
     def __init__(
@@ -43,10 +54,48 @@ class Http1Protocol(ZttpProtocol):
 
     def handle_events(self, event: zttp.Event) -> None:
         """Act on what the client sent."""
+        if event is zttp.NEED_DATA and self._is_busy():
+            # It is in a hurry: what it sends meanwhile can wait where it is, lest we gather it without end.
+            self.flow.pause_reading()
         try:
             super().handle_events(event)
         except UnicodeDecodeError:
             self.handle_remote_protocol_error()
+
+    def _is_busy(self) -> bool:
+        """Tell whether a request has come whole and is not answered yet."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+    def handle_remote_protocol_error(self) -> None:
+        """Answer what is no request, or no body, if there is still an answer to give."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            super().handle_remote_protocol_error()
+            return
+        if not cycle.response_started:
+            super().handle_remote_protocol_error()
+        # Whoever serves it finds its client gone, and says no more.
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.transport.close()
+
+    def awaited(self) -> object | None:
+        """Return the request before; None while one is served, or while the connection is idle."""
+        cycle = self.cycle
+        if self.timeout_keep_alive_task is not None:
+            return None
+        if cycle is None:
+            return _NOTHING
+        return cycle if cycle.response_complete else None
+
+    def give_up(self) -> None:
+        """Say that it takes too long, if it has begun, and close."""
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body:
+            self.conn.send_response(408, [(b"content-length", b"0"), (b"connection", b"close")])
+            self.transport.write(self.conn.data_to_send())
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way."""
@@ -66,12 +115,28 @@ class Http1Protocol(ZttpProtocol):
         self._patience.stop()
 
 
-class HttpProtocol(AutoZttpProtocol):
+class HttpProtocol(AutoZttpProtocol, WaitsForHead):
     """A connection of either kind: which one, its first bytes or ALPN tell."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so, too
         """Begin; what is written goes through a cork."""
-        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]  # by __getattr__ it is one
+        config = patient(self.config)
+        if len(self.connections) >= config.max_connections:
+            self.transport = transport
+            transport.write(_FULL)
+            transport.close()
+            return
+        corked: Any = CorkedTransport(transport, self.loop, config.write_patience)  # by __getattr__ it is a transport
+        super().connection_made(corked)
+        config.head_patience.watch(self.connections, self.loop)
+
+    def awaited(self) -> object:
+        """Return that nothing has been recognised yet."""
+        return _NOTHING
+
+    def give_up(self) -> None:
+        """Close: there is nothing to answer."""
+        self.transport.close()
 
     def _switch(self, http2: bool, initial_data: bytes = b"") -> None:
         # As uvicorn's own, with our classes in the place of its.

@@ -55,6 +55,7 @@ _KINDS = {
 def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unknown: bool) -> Decoder:
     """Return what parses a JSON document as a message. It raises ``BadRequest``; nothing at all is an empty message."""
     from_json = message_type.from_json
+    lenient = _is_read_leniently(message_type.desc())
 
     def decode(document: bytes) -> Message:
         if not document:
@@ -62,11 +63,42 @@ def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unkn
         if document.count(b"[") + document.count(b"{") > MAX_DEPTH:
             check_depth(document)
         try:
-            return from_json(document, registry=registry, ignore_unknown_fields=ignore_unknown)
+            message = from_json(document, registry=registry, ignore_unknown_fields=ignore_unknown)
+            if lenient:
+                message.to_json(registry=registry)
         except Exception as error:
             raise explain(error, document, message_type, registry, ignore_unknown=ignore_unknown) from error
+        return message
 
     return decode
+
+
+_LENIENT = frozenset(f"google.protobuf.{name}" for name in ("FieldMask", "Value", "Struct", "ListValue", "Any"))
+"""protobuf-py 0.7 reads more as these than it writes: paths that are none, numbers beyond all range."""
+
+
+def _is_read_leniently(descriptor: DescMessage) -> bool:
+    """Tell whether a message may hold one of ``_LENIENT``: what was read is then written once, to see if it fits."""
+    seen: set[str] = set()
+    to_see = [descriptor]
+    while to_see:
+        message = to_see.pop()
+        if message.type_name in _LENIENT:
+            return True
+        if message.type_name not in seen:
+            seen.add(message.type_name)
+            to_see += [inner for field in message.fields if (inner := _message_in(field)) is not None]
+    return False
+
+
+def _message_in(field: DescField) -> DescMessage | None:
+    match field.value:
+        case DescFieldValueMessage(message=inner):
+            return inner
+        case DescFieldValueList(element=inner) | DescFieldValueMap(value=inner) if isinstance(inner, DescMessage):
+            return inner
+        case _:
+            return None
 
 
 def json_encoder(message_type: type[Message], registry: Registry) -> Encoder:

@@ -1,19 +1,88 @@
-"""Clients that do not take their answers: they are given up after a while, or they would be waited for for ever."""
+"""Clients that take their time: they are given up after a while, or they would be waited for for ever.
+
+Those that do not take their answers, and those that do not finish the head of a request. Bodies are ``gateway.body``'s.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+
+_READING_SECONDS: Final = 0.01
+"""A timer of so long, the shortest of all even so, is due when sockets have been looked at once more."""
 
 
 class PatientConfig(Config):
-    """uvicorn's configuration, and how many seconds a client may take nothing of its answer."""
+    """uvicorn's configuration, and how long clients are waited for, in seconds; how many may be connected at once."""
 
-    def __init__(self, *arguments: Any, write_patience: float, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, head_patience: float, write_patience: float, max_connections: int, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self.head_patience = HeadPatience(head_patience)
         self.write_patience = write_patience
+        self.max_connections = max_connections
+
+
+def patient(config: Config) -> PatientConfig:
+    """Return the configuration as what it is: our protocols are for our server."""
+    assert isinstance(config, PatientConfig)  # noqa: S101 - see above
+    return config
+
+
+class WaitsForHead:
+    """A connection on which a client may begin a request and not go on; to be subclassed."""
+
+    def awaited(self) -> object | None:
+        """Return what the client's turn is in: another object for each request. None: it is not its turn."""
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """Close it: the client takes too long."""
+        raise NotImplementedError
+
+
+class HeadPatience:
+    """Closes the connections whose clients take too long for the head of a request: ``seconds``, up to twice that.
+
+    They are all looked at from time to time. A timer for each request would be set and cancelled for nearly all.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._seen: dict[WaitsForHead, object] = {}
+
+    def watch(self, connections: Collection[object], loop: asyncio.AbstractEventLoop) -> None:
+        """Have connections of a server looked at, as long as there are any."""
+        if self._timer is None:
+            self._timer = loop.call_later(self.seconds, self._look, connections, loop)
+
+    def _look(self, connections: Collection[object], loop: asyncio.AbstractEventLoop) -> None:
+        before, self._seen = self._seen, {}
+        late: list[WaitsForHead] = []
+        for connection in connections:
+            if isinstance(connection, WaitsForHead) and (awaited := connection.awaited()) is not None:
+                if before.get(connection) is awaited:
+                    late.append(connection)
+                else:
+                    self._seen[connection] = awaited
+        if late:
+            # What came while we were busy with something else has to be read first.
+            loop.call_later(_READING_SECONDS, self._give_up, late, before)
+        self._timer = None
+        if connections:
+            self.watch(connections, loop)
+
+    @staticmethod
+    def _give_up(late: list[WaitsForHead], before: dict[WaitsForHead, object]) -> None:
+        for connection in late:
+            if connection.awaited() is before[connection]:
+                connection.give_up()
 
 
 class WritePatience:
@@ -25,8 +94,7 @@ class WritePatience:
     __slots__ = ("_loop", "_timer", "seconds")
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
-        assert isinstance(config, PatientConfig)  # noqa: S101 - our protocols are for our server
-        self.seconds = config.write_patience
+        self.seconds = patient(config).write_patience
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
@@ -40,3 +108,30 @@ class WritePatience:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class GiveAndTake(FlowControl):
+    """Flow control of a connection on which reading makes us write: who takes nothing is not read from either.
+
+    Acknowledgements of pings and settings would pile up without a bound otherwise.
+    """
+
+    def pause_writing(self) -> None:
+        """The client takes less than we send."""
+        super().pause_writing()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has taken enough of it."""
+        if not self.write_paused:
+            return
+        super().resume_writing()
+        if not self.read_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Somebody wants more of what the client sends."""
+        if self.write_paused:
+            self.read_paused = False  # Reading goes on with writing.
+        else:
+            super().resume_reading()

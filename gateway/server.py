@@ -29,6 +29,7 @@ from gateway.app import Gateway
 from gateway.config import Config
 from gateway.filters import application
 from gateway.http_protocol import HttpProtocol, websocket_protocol
+from gateway.open_files import with_room
 from gateway.patience import PatientConfig
 from gateway.tls import Certificates
 from gateway.unary import AsgiApp
@@ -54,6 +55,7 @@ def run(config: Config, *, before_start: Callable[[], None] | None = None) -> in
     """
     if config.tls is not None:
         Certificates(config.tls).check()
+    config = with_room(config)
     listener = listen(config)
     try:
         if config.workers == 1:
@@ -113,7 +115,9 @@ def server_config(config: Config, before_start: Callable[[], None] | None) -> uv
         ssl_context_factory=Certificates(config.tls) if config.tls is not None else None,
         timeout_keep_alive=max(1, round(config.keep_alive)),
         timeout_graceful_shutdown=max(1, round(config.grace)),
+        head_patience=config.head_patience,
         write_patience=config.write_patience,
+        max_connections=config.max_connections,
     )
 
 
