@@ -25,6 +25,10 @@ JSON_SUBPROTOCOL: Final = "natsmesh.v1+json"
 PROTO_SUBPROTOCOL: Final = "natsmesh.v1+proto"
 SUBPROTOCOLS: Final = (JSON_SUBPROTOCOL, PROTO_SUBPROTOCOL)
 
+BEARER: Final = "natsmesh.bearer."
+"""An offered subprotocol that begins so is the token of ``authorization: Bearer``: pages cannot send that header with a
+WebSocket, and a query string ends up in logs. It is never chosen."""
+
 _TIMEOUTS: Final = ("grpc-timeout", "connect-timeout-ms")
 
 
@@ -37,7 +41,8 @@ class Handshake:
         self._receive = receive
         self._send = send
         self._can_refuse = "websocket.http.response" in scope.get("extensions", {})
-        self.scope: Scope = {**scope, "type": "http", "method": "GET", WEBSOCKET: self}
+        headers = _with_authorization(scope)
+        self.scope: Scope = {**scope, "type": "http", "method": "GET", "headers": headers, WEBSOCKET: self}
         """The request, as HTTP."""
         self.subprotocol: str | None = None
         """What the server answers, if the client asked for any."""
@@ -79,6 +84,14 @@ class Handshake:
         Raises ``OSError`` when the client is gone.
         """
         await self._send(message)
+
+
+def _with_authorization(scope: Scope) -> list[tuple[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    for offered in scope.get("subprotocols") or ():
+        if offered.startswith(BEARER) and not any(name == b"authorization" for name, _ in headers):
+            return [*headers, (b"authorization", b"Bearer " + offered[len(BEARER) :].encode())]
+    return headers
 
 
 def handshake_of(scope: Scope) -> Handshake:

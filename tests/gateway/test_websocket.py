@@ -285,6 +285,12 @@ async def test_metadata(sockets: Sockets) -> None:
     headers = {"authorization": "Bearer x"}
     async with sockets.talking("/v1/rooms/1/notes", additional_headers=headers) as talk:
         assert await talk.end() == ([{"text": "Bearer x None"}], 1000, "")
+    # Pages cannot send headers: a token goes with the subprotocols.
+    async with sockets.talking("/v1/rooms/1/notes", "natsmesh.bearer.a.b-c_d", JSON) as talk:
+        assert talk.socket.subprotocol == JSON
+        assert await talk.end() == ([{"text": "Bearer a.b-c_d None"}], 1000, "")
+    async with sockets.talking("/v1/rooms/1/notes", "natsmesh.bearer.evil", JSON, additional_headers=headers) as talk:
+        assert await talk.end() == ([{"text": "Bearer x None"}], 1000, "")
 
 
 async def test_deadlines(sockets: Sockets) -> None:
