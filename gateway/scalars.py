@@ -121,7 +121,10 @@ def _enum_parser(enum: DescEnum) -> Parser:
 def _json_string_parser(message: DescMessage) -> Parser:
     def parse(text: str) -> Any:
         try:
-            return message.type.from_json(json.dumps(text))
+            value = message.type.from_json(json.dumps(text))
+            # Masks of names that no field can have are read, and could not be written again.
+            value.to_json()
+            return value
         except (ValueError, TypeError, OverflowError):
             raise ValueError(f"expected a {message.type_name} as in JSON, got {_shown(text)}") from None
 

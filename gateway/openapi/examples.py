@@ -16,8 +16,8 @@ from protobuf import (
 from gateway.openapi.components import Components, Element, element_of
 from gateway.openapi.values import is_null, is_wrapper
 
-MAX_DEPTH = 4
-"""Messages nested deeper are left out: an example shows the shape, and a recursive message has no end."""
+MAX_DEPTH = 8
+"""Messages nested deeper are left out, and so is any that holds itself: an example shows the shape."""
 
 MAX_FIELDS = 200
 """Fields in one example; messages may be as wide as they like."""
@@ -69,20 +69,23 @@ class Examples:
 
     def message(self, message: DescMessage, without: frozenset[str] = frozenset()) -> Any:
         """Return an example of a message in its JSON form, without these fields; ``NOTHING`` if there is none."""
-        return self._message(message, 0, [MAX_FIELDS], without)
+        return self._message(message, (), [MAX_FIELDS], without)
 
     def field(self, field: DescField) -> Any:
         """Return an example of a field's value in JSON, or ``NOTHING``."""
-        return self._field(field, 0, [MAX_FIELDS])
+        return self._field(field, (), [MAX_FIELDS])
 
-    def _message(self, message: DescMessage, depth: int, room: list[int], without: frozenset[str] = frozenset()) -> Any:
+    def _message(
+        self, message: DescMessage, around: tuple[str, ...], room: list[int], without: frozenset[str] = frozenset()
+    ) -> Any:
         known = _WELL_KNOWN.get(message.type_name)
         if known is not None:
             return known
         if is_wrapper(message):
-            return self._field(message.fields[0], depth, room)
-        if depth > MAX_DEPTH:
+            return self._field(message.fields[0], around, room)
+        if message.type_name in around or len(around) > MAX_DEPTH:
             return NOTHING
+        around = (*around, message.type_name)
         result: dict[str, Any] = {}
         chosen = set()
         for field in message.fields:
@@ -94,26 +97,26 @@ class Examples:
             room[0] -= 1
             if room[0] < 0:
                 break
-            value = self._field(field, depth, room)
+            value = self._field(field, around, room)
             if value is not NOTHING:
                 result[field.json_name] = value
                 if oneof is not None:
                     chosen.add(oneof.name)
         return result
 
-    def _field(self, field: DescField, depth: int, room: list[int]) -> Any:
+    def _field(self, field: DescField, around: tuple[str, ...], room: list[int]) -> Any:
         value = field.value
         if isinstance(value, DescFieldValueMap):
-            inner = self._element(value.value, "", depth, room)
+            inner = self._element(value.value, "", around, room)
             return NOTHING if inner is NOTHING else {_key(value.key): inner}
         if isinstance(value, DescFieldValueList):
-            inner = self._element(value.element, _singular(field.name), depth, room)
+            inner = self._element(value.element, _singular(field.name), around, room)
             return NOTHING if inner is NOTHING else [inner]
-        return self._element(element_of(field), field.name, depth, room)
+        return self._element(element_of(field), field.name, around, room)
 
-    def _element(self, element: Element, name: str, depth: int, room: list[int]) -> Any:
+    def _element(self, element: Element, name: str, around: tuple[str, ...], room: list[int]) -> Any:
         if isinstance(element, DescMessage):
-            return self._message(element, depth + 1, room)
+            return self._message(element, around, room)
         if isinstance(element, DescEnum):
             return None if is_null(element.type_name) else _enum_value(element)
         if name in _NO_GUESS:

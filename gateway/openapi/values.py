@@ -14,12 +14,14 @@ JsonSchema = dict[str, Any]
 
 HTTP_BODY: Final = "google.api.HttpBody"
 
+# Nineteen and twenty digits, which may be a little too much: the exact bound would be a pattern that nobody can read.
 _SIGNED_64: Final = r"^(?:0|-?[1-9][0-9]{0,18})$"
 _UNSIGNED_64: Final = r"^(?:0|[1-9][0-9]{0,19})$"
 _SIGNED_32: Final = r"^(?:0|-?[1-9][0-9]{0,9})$"
 _UNSIGNED_32: Final = r"^(?:0|[1-9][0-9]{0,9})$"
 _BASE64: Final = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_DURATION: Final = r"^-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,9})?s$"
+# Up to about 10,000 years each way, which is what google/protobuf/duration.proto allows.
+_DURATION: Final = r"^-?(?:0|[1-9][0-9]{0,10}|[12][0-9]{11}|30[0-9]{10}|31[0-4][0-9]{9})(?:\.[0-9]{1,9})?s$"
 _TIMESTAMP: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})$"
 )

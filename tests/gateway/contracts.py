@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from grpc_tools import protoc
 LIBRARY = Path(__file__).with_name("library.proto")
 
 
-def compile_proto(text: str, name: str = "test.proto") -> bytes:
-    """Return the FileDescriptorSet of a .proto, imports included, as protoc writes it."""
+def compile_proto(text: str, name: str = "test.proto", imported: Mapping[str, str] | None = None) -> bytes:
+    """Return the FileDescriptorSet of a .proto, imports included, as protoc writes it.
+
+    ``imported`` are the texts of files that it imports, by name.
+    """
     with tempfile.TemporaryDirectory() as folder:
+        for other, other_text in (imported or {}).items():
+            (Path(folder) / other).write_text(other_text)
         (Path(folder) / name).write_text(text)
         target = Path(folder) / "set"
         arguments = [
