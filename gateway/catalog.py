@@ -72,6 +72,10 @@ class Catalog:
         self._own_routes = [wrap(route) for route in self._own_routes]
         self._publish()
 
+    def knows(self, service: str) -> bool:
+        """Tell whether a service has been seen, and is served."""
+        return service in self._routes
+
     def changed(self, view: ServiceView) -> None:
         """Take note of a service; the listener of a ``ServiceWatcher``."""
         self._pending[view.name] = view
@@ -125,9 +129,18 @@ class Catalog:
         self.sockets = RouteTable(route for route in routes if route.http_method == WEBSOCKET)
         for conflict in (*self.table.conflicts, *self.sockets.conflicts):
             kept, refused = conflict.kept, conflict.refused
-            text = f"{refused.http_method} {refused.template.source} is served already as {kept.template.source}"
+            text = (
+                f"{refused.http_method} {refused.template.source}{_method(refused)} is served already "
+                f"as {kept.template.source}{_method(kept)}"
+            )
             if text not in self._warned:
                 if len(self._warned) >= MAX_WARNINGS:
                     self._warned.clear()  # Schemas are other people's: there is no end to what they can clash in.
                 self._warned.add(text)
                 logger.warning("conflicting routes: %s (the earlier one keeps serving)", text)
+
+
+def _method(route: Route) -> str:
+    """Return which method a route leads to, for the log; the gateway's own lead to none."""
+    info = getattr(getattr(route, "route", route), "info", None)
+    return "" if info is None else f" ({info.full_name})"

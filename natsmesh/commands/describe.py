@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from natsmesh.commands.list import conflict_objects, conflicts_text, indent
 from natsmesh.exits import Exit, Failure
 from natsmesh.options import Mesh, json_option, mesh_options
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
+    from natsmesh.conflicts import Conflict
     from natsmesh.mesh import Instance
     from natsmesh.schema import Schema
 
@@ -23,23 +25,39 @@ if TYPE_CHECKING:
 @json_option
 @mesh_options()
 def command(name: str, as_json: bool, mesh: Mesh) -> None:
-    """Describe a service: its methods, HTTP routes and messages, as proto text learned from the bus."""
+    """Describe a service: its methods, HTTP routes and messages, as proto text learned from the bus.
+
+    Routes that other methods claim as well are named.
+    """
     service, _, method = name.removeprefix("/").partition("/")
-    instances, schema = asyncio.run(_ask(mesh, service))
+    instances, schema, conflicts = asyncio.run(_ask(mesh, service, method))
     methods = _methods(schema, service, method)
     if as_json:
-        click.echo(json.dumps(_object(service, instances, schema, methods), indent=2))
+        facts = _object(service, instances, schema, methods)
+        click.echo(json.dumps({**facts, "conflicts": conflict_objects(conflicts, service)}, indent=2))
     else:
         click.echo(_text(service, method or None, instances, schema, methods))
+        if conflicts:
+            click.echo(f"\n{conflicts_text(conflicts)}")
 
 
-async def _ask(mesh: Mesh, service: str) -> tuple[list[Instance], Schema]:
-    from natsmesh.mesh import find, schema_of
+async def _ask(mesh: Mesh, service: str, method: str) -> tuple[list[Instance], Schema, list[Conflict]]:
+    import rpc
+    from natsmesh.conflicts import find_conflicts
+    from natsmesh.mesh import find, read_instances, schema_of
 
     connection = await mesh.connect("natsmesh describe")
     try:
         instances = await find(connection, service, mesh.prefix)
-        return instances, await schema_of(connection, instances, mesh.prefix)
+        schema = await schema_of(connection, instances, mesh.prefix)
+        everybody = read_instances(await rpc.discover(connection, "info"), mesh.prefix)
+        found = await find_conflicts(connection, everybody, mesh.prefix)
+        name = f"{service}/{method}"
+        return (
+            instances,
+            schema,
+            [each for each in found if (name in each.methods if method else each.concerns(service))],
+        )
     finally:
         await connection.close()
 
@@ -79,10 +97,10 @@ def _text(
     ]
     routes += [[f"POST /{service}/{method.name}", method.name, "Connect"] for method in methods if _is_unary(method)]
     if routes:
-        parts.append("HTTP routes\n" + _indent(table(["ROUTE", "METHOD", ""], routes)))
+        parts.append("HTTP routes\n" + indent(table(["ROUTE", "METHOD", ""], routes)))
     commands = [text for method in methods if (text := curl(schema, method, "localhost:8080"))]
     if commands:
-        parts.append("Try\n" + _indent("\n".join(commands)))
+        parts.append("Try\n" + indent("\n".join(commands)))
     return "\n\n".join(parts)
 
 
@@ -118,7 +136,3 @@ def _is_unary(method: MethodDescriptor) -> bool:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -11,6 +11,9 @@ import click
 from natsmesh.options import Mesh, json_option, mesh_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from natsmesh.conflicts import Conflict
     from natsmesh.mesh import Instance
 
 
@@ -19,28 +22,58 @@ if TYPE_CHECKING:
 @json_option
 @mesh_options()
 def command(by_instance: bool, as_json: bool, mesh: Mesh) -> None:
-    """List the services on the mesh: versions, instances, calls and load, as the back-ends report them."""
-    instances = asyncio.run(_ask(mesh))
+    """List the services on the mesh: versions, instances, calls and load, as the back-ends report them.
+
+    HTTP routes that several methods claim are listed below.
+    """
+    instances, conflicts = asyncio.run(_ask(mesh))
     services: dict[str, list[Instance]] = {}
     for instance in instances:
         services.setdefault(instance.service, []).append(instance)
     if as_json:
-        click.echo(json.dumps([_object(name, services[name]) for name in sorted(services)], indent=2))
+        click.echo(json.dumps([_object(name, services[name], conflicts) for name in sorted(services)], indent=2))
     elif not services:
         click.echo(f"nothing is served at {mesh.url}: start something with `natsmesh serve`", err=True)
     else:
         click.echo(_by_instance(services) if by_instance else _by_service(services))
+        if conflicts:
+            click.echo(f"\n{conflicts_text(conflicts)}")
 
 
-async def _ask(mesh: Mesh) -> list[Instance]:
+async def _ask(mesh: Mesh) -> tuple[list[Instance], list[Conflict]]:
     import rpc
+    from natsmesh.conflicts import find_conflicts
     from natsmesh.mesh import read_instances
 
     connection = await mesh.connect("natsmesh list")
     try:
-        return read_instances(await rpc.discover(connection, "stats"), mesh.prefix)
+        instances = read_instances(await rpc.discover(connection, "stats"), mesh.prefix)
+        return instances, await find_conflicts(connection, instances, mesh.prefix)
     finally:
         await connection.close()
+
+
+def conflicts_text(conflicts: Sequence[Conflict]) -> str:
+    """Return conflicting routes for people."""
+    from natsmesh.table import table
+
+    rows = [[conflict.route, conflict.methods[0], ", ".join(conflict.methods[1:])] for conflict in conflicts]
+    explanation = "A gateway keeps serving the one that it found first; one that starts now takes the left one."
+    return f"Conflicting HTTP routes\n{indent(table(['ROUTE', 'METHOD', 'ALSO CLAIMED BY'], rows))}\n  {explanation}"
+
+
+def conflict_objects(conflicts: Sequence[Conflict], service: str) -> list[dict[str, Any]]:
+    """Return the conflicting routes of a service for programs."""
+    return [
+        {"route": conflict.route, "methods": list(conflict.methods)}
+        for conflict in conflicts
+        if conflict.concerns(service)
+    ]
+
+
+def indent(text: str) -> str:
+    """Move every line two columns to the right."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def _by_service(services: dict[str, list[Instance]]) -> str:
@@ -84,7 +117,7 @@ def _versions(instances: list[Instance]) -> list[str]:
     return sorted({instance.version for instance in instances}, key=version_key, reverse=True)
 
 
-def _object(name: str, instances: list[Instance]) -> dict[str, Any]:
+def _object(name: str, instances: list[Instance], conflicts: Sequence[Conflict]) -> dict[str, Any]:
     return {
         "service": name,
         "versions": _versions(instances),
@@ -105,4 +138,5 @@ def _object(name: str, instances: list[Instance]) -> dict[str, Any]:
             }
             for instance in instances
         ],
+        "conflicts": conflict_objects(conflicts, name),
     }
