@@ -14,7 +14,7 @@ GENERATED := gen/.generated
 
 .PHONY: help
 help: ## list all targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(INSTALLED) $(GENERATED) ## start broker, gateway and the reference services (ARGS='--port 9000')
@@ -48,6 +48,10 @@ test-wire: $(INSTALLED) $(GENERATED) ## pytest with coverage: every branch of th
 test-node: $(INSTALLED) $(GENERATED) ## pytest, what needs Node and npm: the back-end in another language
 	$(BIN)/pytest -m node $(ARGS)
 
+.PHONY: conformance
+conformance: $(INSTALLED) $(GENERATED) ## Connect's conformance suite, its service behind NATS (needs Go; ARGS="--run '**/unary/**'")
+	$(PY) tests/conformance/run.py $(ARGS)
+
 .PHONY: format
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(BIN)/ruff format
@@ -71,7 +75,7 @@ wheel: $(INSTALLED) ## build the wheel and the source distribution into dist/
 
 .PHONY: clean
 clean: ## remove everything that make has made
-	rm -rf $(VENV) gen gen.new build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) gen gen.new build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .conformance
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml
