@@ -86,6 +86,10 @@ def route_filters(config: Config, surroundings: Surroundings) -> Sequence[RouteF
         from gateway.filters.auth import Auth  # noqa: PLC0415 - loaded when it is used
 
         filters.append(Auth(config.auth, surroundings))
+    if config.rate_limit is not None:
+        from gateway.filters.rate_limit import RateLimit  # noqa: PLC0415 - loaded when it is used
+
+        filters.append(RateLimit(config.rate_limit, surroundings))
     if config.cache is not None:
         from gateway.filters.cache import CacheFilter  # noqa: PLC0415 - loaded when it is used
 

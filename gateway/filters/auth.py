@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.body import Receive
 from gateway.errors import Headers, HttpError
 from gateway.filters.api_keys import MAX_KEY, ApiKeys, load_api_keys
-from gateway.filters.auth_options import UNQUOTABLE, AuthOptions
+from gateway.filters.auth_options import ALWAYS_PUBLIC, UNQUOTABLE, AuthOptions
 from gateway.filters.identity import IDENTITY, ClaimHeaders, Identity, find_claim, words_of
 from gateway.filters.jwt_tokens import MAX_TOKEN, TokenError, TokenVerifier, UnknownKeyError
 from gateway.filters.patterns import Patterns
@@ -25,9 +25,6 @@ from rpc import StatusCode
 
 if TYPE_CHECKING:
     from gateway.filters import Serve, ServiceRoute, Surroundings  # which has this module's options in it
-
-ALWAYS_PUBLIC: Final = ("/healthz", "/readyz", "grpc.health.v1.Health")
-"""What those ask who look after the gateway, and have no credential."""
 
 _AUTHORIZATION: Final = b"authorization"
 

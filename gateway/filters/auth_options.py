@@ -16,6 +16,9 @@ from gateway.option_types import ConfigError, Seconds
 UNQUOTABLE: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 """What cannot be part of a quoted string in a header without escapes, nor of RFC 6750's ``error_description``."""
 
+ALWAYS_PUBLIC: Final = ("/healthz", "/readyz", "grpc.health.v1.Health")
+"""What those ask who look after the gateway, and have no credential; it is not limited either."""
+
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
