@@ -14,7 +14,7 @@ GENERATED := gen/.generated
 
 .PHONY: help
 help: ## list all targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(INSTALLED) $(GENERATED) ## start broker, gateway and the reference services (ARGS='--port 9000')
@@ -51,6 +51,10 @@ test-node: $(INSTALLED) $(GENERATED) ## pytest, what needs Node and npm: the bac
 .PHONY: conformance
 conformance: $(INSTALLED) $(GENERATED) ## Connect's conformance suite, its service behind NATS (needs Go; ARGS="--run '**/unary/**'")
 	$(PY) tests/conformance/run.py $(ARGS)
+
+.PHONY: test-browser
+test-browser: $(INSTALLED) $(GENERATED) ## pytest, what needs Chromium and chromedriver: the page /docs
+	$(BIN)/pytest -m browser $(ARGS)
 
 .PHONY: format
 format: $(INSTALLED) ## format the code and apply safe fixes

@@ -95,7 +95,7 @@ const TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|\b(?:true|false|null)\b|-?\d+(?:\.\d+)
 const MAX_COLOURED = 200_000;
 
 export function json(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  const text = JSON.stringify(value, null, 2);
   const block = h("pre", { class: "code json" });
   if (text.length > MAX_COLOURED) return append(block, text);
   let at = 0;
