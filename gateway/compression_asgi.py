@@ -1,7 +1,7 @@
 """Compression around an ASGI application: bodies of requests come decompressed, bodies of responses go compressed.
 
 What is sent in several parts, the streams, is left alone. NDJSON and events would have to be flushed with each message,
-and each stream would hold some hundred KiB for its compressor where it now holds 30. Connect's and gRPC's own streams
+and each stream would hold a compressor, of gzip 256 KiB, where it now holds 30 by all. Connect's and gRPC's own streams
 compress message by message (``connect_compression``).
 """
 

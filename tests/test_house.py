@@ -48,12 +48,13 @@ def test_what_is_shipped_depends_on_what_is_declared() -> None:
     extras = project["optional-dependencies"]
     declared = {normalized(requirement) for requirement in (*project["dependencies"], *extras["testing"])}
     providers = importlib.metadata.packages_distributions()
+    standard = {*sys.stdlib_module_names, "compression"}  # which Python 3.14 has
     providers["protobuf"] = ["protobuf-py"]  # which chooses between protobuf-py-ext and protobuf-py-pure
     undeclared = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in python_files(*SHIPPED)
         for name in imported_names(path)
-        if name not in sys.stdlib_module_names
+        if name not in standard
         and name not in SHIPPED
         and not declared & {normalized(distribution) for distribution in providers.get(name, ())}
     }
