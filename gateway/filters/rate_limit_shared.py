@@ -58,7 +58,7 @@ class Away:
         self._until = time.monotonic() + PAUSE
         if not self._is_away:
             self._is_away = True
-            logger.warning("shared rate limits: %s; until that is over each process is on its own", error)
+            logger.warning("shared rate limits: the bucket cannot be had: %s", error)
 
     def worked(self) -> None:
         """Note that it could."""
@@ -100,9 +100,11 @@ class SharedTable:
         self._leases: OrderedDict[Hashable, _Lease] = OrderedDict()
         self._alone = LocalTable(max_entries)
         self._renewals: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def close(self) -> None:
         """Ask for nothing any more."""
+        self._is_closed = True
         for task in list(self._renewals):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -117,9 +119,9 @@ class SharedTable:
             decision = _decide(lease, quota, now)
             if decision is not None:
                 return decision
-            if self._away or now >= limit:
+            if self._is_closed or self._away or now >= limit:
                 return self._without(key, quota)
-            if lease.renewal is None:
+            if lease.renewal is None or lease.renewal.done():
                 lease.renewal = self._renew_later(key, quota, lease)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + limit - now):
@@ -164,8 +166,6 @@ class SharedTable:
             except Exception:
                 self._away.failed(RuntimeError("a failure of the gateway's own"))
                 logger.exception("shared rate limits: %s", self._rule)
-            finally:
-                lease.renewal = None
 
         task = asyncio.create_task(renew(), name="gateway-rate-limit")
         self._renewals.add(task)
@@ -174,7 +174,7 @@ class SharedTable:
 
     async def _renew(self, key: Hashable, quota: Quota, lease: _Lease) -> None:
         """Take tokens out of the bucket, or learn when there are some. Raises ``ConnectionError``."""
-        name = f"{self._rule}.{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
+        name = f"{self._rule}.{_digest(key)}"
         is_fresh = lease.revision > 0  # We may be the last who changed it: then there is no need to read it first.
         for attempt in range(ATTEMPTS):
             if not is_fresh:
@@ -218,6 +218,11 @@ def _decide(lease: _Lease, quota: Quota, now: float) -> Decision | None:
     if now < lease.refused_until:
         return Decision(False, 0, lease.refused_until - now, quota.whole)
     return None
+
+
+def _digest(key: Hashable) -> str:
+    """Return a caller as part of a key in the bucket, which takes few characters, and has no need of names."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:32]
 
 
 def _read(value: bytes) -> float:
