@@ -1,6 +1,6 @@
 """What streams cost that are open and silent: memory of gateway and back-end, and the latency of other calls meanwhile.
 
-python -m benchmarks.idle_streams [--streams 1000] [--seconds 4]
+python -m benchmarks.idle_streams [--streams 1000] [--seconds 4] [--kind WebSocket]
 """
 
 from __future__ import annotations
@@ -50,6 +50,23 @@ async def connect(port: int, count: int) -> AsyncIterator[Callable[[], None]]:
         yield await _http1(port, head, bytes(5))
 
 
+async def websocket(port: int, count: int) -> AsyncIterator[Callable[[], None]]:
+    """WebSockets with JSON."""
+    head = (
+        b"GET /bench.v1.Idle/Talk HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    message = b'{"text":"%b"}' % WELCOME
+    frame = bytes((0x81, 0x80 | len(message), 0, 0, 0, 0)) + message
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection(HOST, port, limit=4096)
+        writer.write(head)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame)
+        await reader.readuntil(WELCOME)
+        yield writer.close
+
+
 async def grpc_bidi(port: int, count: int) -> AsyncIterator[Callable[[], None]]:
     """gRPC, streams both ways, 100 on a connection."""
     channel = None
@@ -66,6 +83,7 @@ async def grpc_bidi(port: int, count: int) -> AsyncIterator[Callable[[], None]]:
 KINDS: dict[str, Callable[[int, int], AsyncIterator[Callable[[], None]]]] = {
     "server-sent events": events,
     "Connect server stream": connect,
+    "WebSocket": websocket,
     "gRPC bidirectional": grpc_bidi,
 }
 
@@ -140,6 +158,7 @@ async def unary_p99(port: int, seconds: float) -> float:
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle_streams", description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--kind", choices=KINDS, help="one kind only")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each window of unary calls")
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -149,7 +168,7 @@ async def main() -> None:
         "| streams | gateway, KiB each | back-end, KiB each | CPU of both | unary p99, ms | with the streams | after |"
     )
     print("|---|---|---|---|---|---|---|")
-    for name in KINDS:
+    for name in [options.kind] if options.kind else KINDS:
         print(await measure(name, options.streams, options.seconds), flush=True)
 
 

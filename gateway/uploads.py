@@ -136,6 +136,9 @@ class _Upload:
             self.failure = error
             opened.cancel(error.code, error.message)
             return
+        except Exception:  # a bug: whoever waits for the answer must not wait for ever, and will find it here
+            opened.cancel(StatusCode.INTERNAL, "internal error")
+            raise
         while (await self._receive())["type"] != "http.disconnect":
             pass
         opened.cancel(StatusCode.CANCELLED, "the HTTP client hung up")
@@ -154,4 +157,6 @@ class _Upload:
 
 
 def _too_large(limit: int) -> HttpError:
-    return HttpError(StatusCode.RESOURCE_EXHAUSTED, f"the body is larger than {limit} bytes", status=413)
+    return HttpError(
+        StatusCode.RESOURCE_EXHAUSTED, f"the body is larger than {limit} bytes, the most that is allowed", status=413
+    )

@@ -31,6 +31,8 @@ def free_port() -> int:
 class GatewayProcess:
     """``natsmesh gateway`` without the command line. Its log is in ``log``."""
 
+    script = SCRIPT
+
     def __init__(self, folder: Path, nats_url: str, prefix: str, **options: Any) -> None:
         self.port = int(options.pop("port", 0)) or free_port()
         self.scheme = "https" if "tls" in options else "http"
@@ -59,10 +61,24 @@ class GatewayProcess:
         assert self.process is not None
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        assert self.process is not None
+        found = psutil.Process(self.process.pid).net_connections("tcp")
+        return sum(each.laddr.port == self.port and each.status == psutil.CONN_ESTABLISHED for each in found)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has used."""
+        assert self.process is not None
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def start(self, *, wait: bool = True) -> GatewayProcess:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), json.dumps(self.options)],
+                [sys.executable, str(self.script), json.dumps(self.options)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

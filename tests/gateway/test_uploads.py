@@ -1,9 +1,10 @@
 """Uploads: REST bodies that pass to a client stream of HttpBody in chunks; on both buses, and with a real process."""
 
 import asyncio
-import hashlib
+import gzip
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ async def start(world: World) -> AsyncIterator[Callable[..., Any]]:
 async def put(requests: AsyncIterator[Any], context: Context) -> Any:
     """Tell of everything that came, and what of it did not come first."""
     receipt = Receipt()
-    digest = hashlib.sha256()
+    digest = 0
     async for file in requests:
         receipt.messages += 1
         if receipt.messages == 1:
@@ -104,8 +105,8 @@ async def put(requests: AsyncIterator[Any], context: Context) -> Any:
             await context.abort(grpc.StatusCode.INTERNAL, "only data was to come")
         receipt.size += len(file.content.data)
         receipt.largest = max(receipt.largest, len(file.content.data))
-        digest.update(file.content.data)
-    receipt.digest = digest.hexdigest()
+        digest = zlib.crc32(file.content.data, digest)
+    receipt.digest = f"{digest:08x}"
     return receipt
 
 
@@ -129,7 +130,7 @@ async def test_chunks(start: Callable[..., Any]) -> None:
         "name": "x.png",
         "contentType": "image/png",
         "size": str(2 * MAX_CHUNK + 4),
-        "digest": hashlib.sha256(b"".join(parts)).hexdigest(),
+        "digest": f"{zlib.crc32(b''.join(parts)):08x}",
         "messages": "5",
         "largest": str(MAX_CHUNK),
     }
@@ -147,6 +148,20 @@ async def test_the_whole_request(start: Callable[..., Any]) -> None:
     client = await start(raw=raw)
     answer = await client.request("PUT", "/v1/raw", [b"ab", b"c"], headers={"content-type": "multipart/x"})
     assert answer.json == {"contentType": "multipart/x", "size": "3", "messages": "2"}
+
+
+async def test_a_compressed_body_is_bounded(start: Callable[..., Any]) -> None:
+    client = await start({"max_body": 1000, "max_held": 1000}, put=put)
+    headers = {"content-type": "text/plain", "content-encoding": "gzip"}
+    answer = await client.post(
+        "/v1/folders/f/files", [gzip.compress(b"abc")[:5], gzip.compress(b"abc")[5:]], headers=headers
+    )
+    assert (answer.status, answer.json["size"]) == (200, "3")
+    answer = await client.post("/v1/folders/f/files", [gzip.compress(b"x" * 100_000)], headers=headers)
+    assert (answer.status, answer.json["code"]) == (413, 8)
+    answer = await client.post("/v1/folders/f/files", [b"x"], headers=headers)
+    assert (answer.status, answer.json["code"]) == (400, 3)
+    assert client.application._unary.bodies.held_by == {}
 
 
 async def test_what_is_wrong_with_the_url_is_told_first(start: Callable[..., Any]) -> None:
@@ -303,12 +318,12 @@ async def test_a_large_body_takes_no_memory(tmp_path: Path, nats_url: str) -> No
         before = peak = gateway.resident
         chunk = bytes(range(256)) * 4096
         count = 256 * MIB // len(chunk)
-        digest = hashlib.sha256()
+        digest = 0
 
         async def body() -> AsyncIterator[bytes]:
-            nonlocal peak
+            nonlocal peak, digest
             for _ in range(count):
-                digest.update(chunk)
+                digest = zlib.crc32(chunk, digest)
                 yield chunk
                 peak = max(peak, gateway.resident)
 
@@ -318,9 +333,10 @@ async def test_a_large_body_takes_no_memory(tmp_path: Path, nats_url: str) -> No
         seconds = time.monotonic() - started
         assert answer.status_code == 200, answer.text
         assert answer.json()["size"] == str(256 * MIB)
-        assert answer.json()["digest"] == digest.hexdigest()
-        print(f"{seconds:.1f} s; {before / 1e6:.0f} MB before, {peak / 1e6:.0f} MB at most")
-        assert seconds < 10
+        assert answer.json()["digest"] == f"{digest:08x}"
+        # About 2 s on two idle cores, 0.5 of them the gateway's; what else this machine does is not its fault.
+        assert gateway.cpu_seconds < 5
+        assert seconds < 30
         assert peak < 100e6, (before, peak)
     finally:
         gateway.close()
