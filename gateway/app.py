@@ -23,6 +23,7 @@ from gateway.filters.own_routes import OwnRoute
 from gateway.grpc_error import grpc_error, grpc_kind
 from gateway.headers import new_request_id
 from gateway.mesh_services import MAX_STREAMS, MeshServices
+from gateway.not_found import describe
 from gateway.openapi.live import LiveDocument
 from gateway.openapi.routes import docs_routes
 from gateway.operations import healthz, metrics, readyz
@@ -72,7 +73,9 @@ class Gateway:
         self._document: LiveDocument | None = None
         if self.config.docs.serve:
             closed = not self.config.ignore_unknown
-            self._document = LiveDocument(self.config.docs, lambda: self._catalog.table, closed=closed)
+            self._document = LiveDocument(
+                self.config.docs, self.config.auth, lambda: self._catalog.table, closed=closed
+            )
         cors = self.config.cors
         self._origins = OriginCheck(None if cors is None else Cors(self, cors).allows)
         self._catalog = Catalog(self._compile, self._own_routes())
@@ -261,7 +264,8 @@ class Gateway:
         if allowed:
             if "GET" in allowed:
                 allowed.append("HEAD")
-            headers.append((b"allow", ", ".join(sorted({*allowed, "OPTIONS"})).encode()))
+            allowed = sorted({*allowed, "OPTIONS"})
+            headers.append((b"allow", ", ".join(allowed).encode()))
         if allowed and method == "OPTIONS":
             status = 204
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -269,9 +273,10 @@ class Gateway:
         else:
             shown = path[:200].decode("utf-8", "replace")
             status = 405 if allowed else 404
-            message = f"{shown} does not take {method[:20]}" if allowed else f"nothing is served at {shown}"
             if WEBSOCKET in scope:
                 message = f"no stream is served at {shown}: WebSockets are for streaming methods"
+            else:
+                message = describe(method, path, allowed, self._catalog.table, self._catalog.knows)
             if kind := grpc_kind(scope["headers"]):
                 await send_response(send, 200, grpc_error(kind, StatusCode.UNIMPLEMENTED, message, ()), request_id)
             else:

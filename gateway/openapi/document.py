@@ -15,6 +15,7 @@ from gateway.openapi.notes import Notes
 from gateway.openapi.operations import Described, Operation
 from gateway.openapi.options import DocsOptions
 from gateway.openapi.paths import Path
+from gateway.openapi.security import Security
 from gateway.openapi.values import JsonSchema
 from gateway.schema import ERROR_DETAILS
 
@@ -24,12 +25,15 @@ STATUS = "google.rpc.Status"
 CONNECT_ERROR = "connect.Error"
 
 
-def document(described: Iterable[Described], options: DocsOptions, root: str, *, connect: bool) -> dict[str, Any]:
+def document(
+    described: Iterable[Described], options: DocsOptions, security: Security, root: str, *, connect: bool
+) -> dict[str, Any]:
     """Return a document of services.
 
     Args:
         described: The services, in the order in which they shall stand.
         options: What is said of all of them together.
+        security: What callers have to show.
         root: Where the gateway is mounted, ``""`` or ``/path``.
         connect: Whether to list how to call each method by Connect; without it, only those which have no other way.
     """
@@ -57,6 +61,9 @@ def document(described: Iterable[Described], options: DocsOptions, root: str, *,
         "paths": paths.items,
         "components": {"schemas": {}, "responses": _RESPONSES, "headers": _HEADERS},
     }
+    if security.schemes:
+        result["components"]["securitySchemes"] = security.schemes
+        result["security"] = [{name: []} for name in security.schemes]
     result["components"]["schemas"] = _used(result, schemas)
     return result
 

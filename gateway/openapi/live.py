@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.catalog import Route
+from gateway.filters.auth_options import AuthOptions
 from gateway.openapi.document import document
 from gateway.openapi.operations import Described, ServedRoute, describe
 from gateway.openapi.options import DocsOptions
+from gateway.openapi.security import Security
 from gateway.routes import RouteTable
 from gateway.schema import Schema
 
@@ -37,9 +39,12 @@ def content(media_type: bytes, body: bytes) -> Content:
 class LiveDocument:
     """Knows the schemas and, through ``table``, the routes of a gateway."""
 
-    def __init__(self, options: DocsOptions, table: Callable[[], RouteTable[Route]], *, closed: bool) -> None:
+    def __init__(
+        self, options: DocsOptions, auth: AuthOptions | None, table: Callable[[], RouteTable[Route]], *, closed: bool
+    ) -> None:
         """``closed``: REST refuses unknown fields."""
         self._options = options
+        self._security = Security(auth)
         self._table = table
         self._closed = closed
         self._schemas: dict[str, Schema] = {}
@@ -79,7 +84,7 @@ class LiveDocument:
             if service not in described:
                 return None
             described = {service: described[service]}
-        text = document(described.values(), self._options, root, connect=connect)
+        text = document(described.values(), self._options, self._security, root, connect=connect)
         return content(b"application/json", json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode())
 
     def _describe(self, table: RouteTable[Route]) -> dict[str, Described]:
@@ -91,7 +96,7 @@ class LiveDocument:
                 continue
             old = before.get(name)
             if old is None or old[0] is not schema or old[1] != routes:
-                old = schema, routes, describe(schema, routes, closed=self._closed)
+                old = schema, routes, describe(schema, routes, self._security, closed=self._closed)
             self._described[name] = old
         return {name: described for name, (_, _, described) in self._described.items()}
 

@@ -15,9 +15,11 @@ from gateway.openapi.examples import NOTHING, Examples
 from gateway.openapi.notes import Notes, summary
 from gateway.openapi.parameters import Parameters
 from gateway.openapi.paths import Path, openapi_path
+from gateway.openapi.security import Security
 from gateway.openapi.values import HTTP_BODY, RAW, JsonSchema
+from gateway.path_template import PathTemplate
 from gateway.schema import Method, Schema
-from gateway.transcode import answers_raw
+from gateway.transcode import answers_raw, takes_raw
 from rpc import MethodInfo
 
 # What a path item of OpenAPI 3.1 can hold; methods of other names have no place in it.
@@ -35,6 +37,10 @@ class ServedRoute(Protocol):
     @property
     def http_method(self) -> str:
         """``GET``, ``POST`` ... or ``*``."""
+
+    @property
+    def template(self) -> PathTemplate:
+        """Which paths lead there."""
 
     @property
     def info(self) -> MethodInfo:
@@ -65,17 +71,18 @@ class Described:
     schemas: dict[str, JsonSchema] = field(default_factory=dict)
 
 
-def describe(schema: Schema, routes: Iterable[ServedRoute], *, closed: bool) -> Described:
+def describe(schema: Schema, routes: Iterable[ServedRoute], security: Security, *, closed: bool) -> Described:
     """Describe a service by those of its routes that are served.
 
     ``closed``: REST refuses unknown fields. Takes some milliseconds: not for the event loop.
     """
-    return _Describer(schema, closed=closed).describe(list(routes))
+    return _Describer(schema, security, closed=closed).describe(list(routes))
 
 
 class _Describer:
-    def __init__(self, schema: Schema, *, closed: bool) -> None:
+    def __init__(self, schema: Schema, security: Security, *, closed: bool) -> None:
         self._schema = schema
+        self._security = security
         self._methods = {method.info.name: method for method in schema.methods}
         self._service = schema.registry.service(schema.service)
         assert self._service is not None  # noqa: S101 - the schema was loaded for it
@@ -98,23 +105,31 @@ class _Describer:
         for route in routes:
             binding: Binding | None = getattr(route, "binding", None)
             method = self._methods[route.info.name]
-            # A stream of requests cannot be sent by REST, whatever its rule says.
-            if binding is not None and not method.info.client_streaming and self._has_place(binding):
+            if binding is not None and self._has_place(method, binding):
                 number = bindings[method.info.name] = bindings.get(method.info.name, 0) + 1
                 result.rest.append(self._rest(method, binding, number))
+                self._open(route, result.rest[-1])
         for route in routes:
             if getattr(route, "binding", None) is None and route.http_method == "POST":
                 method = self._methods[route.info.name]
                 alone = method.info.name not in bindings
                 operation = self._connect(method, alone=alone)
+                self._open(route, operation)
                 result.connect.append(operation)
                 if alone and method.info.is_unary:
                     result.only_connect.append(operation)
         result.schemas = self._components.finish()
         return result
 
+    def _open(self, route: ServedRoute, operation: Operation) -> None:
+        if self._security.is_public(route):
+            operation.text["security"] = []
+
     @staticmethod
-    def _has_place(binding: Binding) -> bool:
+    def _has_place(method: Method, binding: Binding) -> bool:
+        # A stream of requests is one HTTP request if it is one of bytes, whatever its rule says.
+        if method.info.client_streaming and not takes_raw(method, binding):
+            return False
         return binding.http_method in _HTTP_METHODS or binding.http_method == ANY_METHOD
 
     # -------------------------------------------------------------------------------------------------------- REST

@@ -87,6 +87,9 @@ class Orders:
     async def attach(self, request: Any, context: Context) -> Any:
         return pb.Total(count=len(request.file.data))
 
+    async def upload(self, requests: AsyncIterator[Any], context: Context) -> Any:
+        return pb.Total(count=sum([len(request.file.data) async for request in requests]))
+
     async def check(self, request: Any, context: Context) -> Any:
         if not all(re.fullmatch(r"[a-z0-9_.]*", path) for path in request.mask.paths):
             request.ClearField("mask")  # JSON has no form for it.

@@ -122,7 +122,7 @@ def page(driver: webdriver.Chrome, url: str) -> Iterator[Page]:
 def test_what_there_is(page: Page) -> None:
     page.open()
     assert [each.text for each in page.all("nav a span:last-child")] == [
-        *("GetOrder", "ListOrders", "CreateOrder", "CancelOrder", "Watch", "Picture", "Attach", "Check"),
+        *("GetOrder", "ListOrders", "CreateOrder", "CancelOrder", "Watch", "Picture", "Attach", "Upload", "Check"),
         *("Count", "Sum", "Chat"),
     ]  # fmt: skip
     assert "Orders keeps what customers have ordered." in page.one("main").text
@@ -232,6 +232,9 @@ def test_bytes_both_ways(page: Page, tmp_path: Path) -> None:
     assert '"3000"' in page.send()
     assert f"curl -X PUT {page.url}/v1/attachments/a/b" in page.curl
     assert "--data-binary @note.bin" in page.curl
+    page.open("Upload")
+    page.one("#file").send_keys(str(file))
+    assert '"count": "3000"' in page.send()
 
 
 def test_headers_are_sent_with_every_call(page: Page) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from gateway.config import Config
+from gateway.filters.auth_options import AuthOptions, JwtOptions
 from gateway.openapi.options import DocsOptions
 from rpc.discovery.schema import schema_of
 from tests.gateway import orders
@@ -25,7 +27,7 @@ from tests.gateway.worlds import World
 
 SERVICE = orders.SERVICE
 CHECK = f"/{SERVICE}/Check"
-METHODS = ("GetOrder", "ListOrders", "CreateOrder", "CancelOrder", "Watch", "Picture", "Attach", "Check")
+METHODS = ("GetOrder", "ListOrders", "CreateOrder", "CancelOrder", "Watch", "Picture", "Attach", "Upload", "Check")
 
 
 class Document:
@@ -86,6 +88,7 @@ async def test_each_method_has_its_place(client: Client) -> None:
         ("/v1/watch/{name}", "get"): f"{SERVICE}.Watch",
         ("/v1/pictures/{name}", "get"): f"{SERVICE}.Picture",
         ("/v1/attachments/{name}", "put"): f"{SERVICE}.Attach",
+        ("/v1/uploads/{name}", "post"): f"{SERVICE}.Upload",
         ("/v1/check", "post"): f"{SERVICE}.Check",
         ("/v1/check", "get"): f"{SERVICE}.Check.2",
         (f"/{SERVICE}/Count", "post"): f"{SERVICE}.Count",
@@ -204,6 +207,14 @@ async def test_examples_fit_their_schemas_and_are_taken(client: Client, document
                 assert document.fits(content["application/json"]["example"], content["application/json"]["schema"])
             tried += 1
     assert tried == 16
+
+
+async def test_an_upload_is_one_request(document: Document) -> None:
+    upload = document.operation(f"{SERVICE}.Upload")
+    assert upload["requestBody"]["content"].keys() == {"*/*"}
+    assert upload["x-natsmesh"] == {"method": f"{SERVICE}/Upload", "protocol": "rest", "kind": "client"}
+    with pytest.raises(StopIteration):
+        document.operation(f"{SERVICE}.Sum.2")
 
 
 @pytest.mark.parametrize(
@@ -363,3 +374,21 @@ async def test_a_large_mesh_does_not_hold_up_calls(world: World) -> None:
     assert {answer.status for answer in await answers} == {200}
     assert len((await answers)[0].json["paths"]) == 1000
     assert turns > 100, "the event loop went on meanwhile"
+
+
+async def test_what_callers_have_to_show(world: World, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text("")
+    await orders.serve(await world.connection(), world.prefix)
+    jwt = JwtOptions(issuer="https://issuer.example", audience=("shop",), jwks_url="https://issuer.example/keys")
+    auth = AuthOptions(api_keys=keys, jwt=jwt, public=(f"{SERVICE}/GetOrder", "/openapi.json", "/v1/check"))
+    document = await fetch(await world.ready_gateway(auth=auth), "?connect=all")
+    assert document.text["security"] == [{"apiKey": []}, {"bearer": []}]
+    assert document.text["components"]["securitySchemes"] == {
+        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    }
+    public = {each["operationId"] for _, _, each in document.operations() if each.get("security") == []}
+    assert public == {
+        f"{SERVICE}.{name}" for name in ("GetOrder", "GetOrder.2", "GetOrder.Connect", "Check", "Check.2")
+    }

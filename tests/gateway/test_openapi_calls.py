@@ -27,7 +27,7 @@ QUICKLY = settings(
 )
 
 # What cannot be made of a document: messages in envelopes, and the names of types that a service knows (for an Any).
-WITHOUT = (".Sum", ".Chat", ".Watch.Connect", ".Attach.Connect")
+WITHOUT = (".Sum", ".Chat", ".Watch.Connect", ".Attach.Connect", ".Upload.Connect")
 
 OUT_OF_RANGE = re.compile(r"\d{19} is outside the range|out of range")
 

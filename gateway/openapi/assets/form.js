@@ -14,7 +14,7 @@ export class Form {
     this.fields = (way.operation.parameters ?? []).map((parameter) => new Field(api, parameter, changed));
     [this.mediaType, this.body] = content(way.operation.requestBody);
     this.isStream = way.protocol === "connect" && way.method.kind !== "unary";
-    this.isMany = way.method.kind === "client" || way.method.kind === "bidi";
+    this.isMany = this.isStream && way.method.kind !== "server";
     this.isRaw = this.mediaType === "*/*";
     this.element = h("div", { class: "form" }, this.parts());
   }
