@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from gateway.cork import CorkedTransport
 from gateway.hangup import ON_DISCONNECT
 from gateway.http2 import Http2Protocol
-from gateway.patience import WaitsForHead, WritePatience, patient
+from gateway.patience import TakesTurns, WaitsForHead, WritePatience, patient
 
 _NOTHING: Final = object()
 """What is waited for before the first request."""
@@ -48,6 +48,12 @@ class Http1Protocol(ZttpProtocol, WaitsForHead):
         super().__init__(config, server_state, {**app_state, ON_DISCONNECT: self._call_on_disconnect}, _loop)
         self._patience = WritePatience(config, self.loop)
         self._on_disconnect: Callable[[], None] | None = None
+        self._turns: TakesTurns
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so, too
+        """Begin."""
+        super().connection_made(transport)
+        self.flow = self._turns = TakesTurns(transport)
 
     def _call_on_disconnect(self, callback: Callable[[], None] | None) -> None:
         self._on_disconnect = callback
@@ -55,12 +61,24 @@ class Http1Protocol(ZttpProtocol, WaitsForHead):
     def handle_events(self, event: zttp.Event) -> None:
         """Act on what the client sent."""
         if event is zttp.NEED_DATA and self._is_busy():
-            # It is in a hurry: what it sends meanwhile can wait where it is, lest we gather it without end.
-            self.flow.pause_reading()
+            self._wait_with_reading()
         try:
             super().handle_events(event)
         except UnicodeDecodeError:
             self.handle_remote_protocol_error()
+
+    def _wait_with_reading(self) -> None:
+        """Leave what the client sends in its hurry where it is, lest we gather it without end."""
+        self.flow.pause_reading()
+        self._turns.ahead = True
+        self.cycle.on_response = self._catch_up
+
+    def _catch_up(self) -> None:
+        """Go on with what has been read already; reading goes on after the last of it."""
+        self._turns.ahead = False
+        self.on_response_complete()
+        if self._is_busy() and not self.transport.is_closing():
+            self._wait_with_reading()
 
     def _is_busy(self) -> bool:
         """Tell whether a request has come whole and is not answered yet."""

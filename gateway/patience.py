@@ -135,3 +135,18 @@ class GiveAndTake(FlowControl):
             self.read_paused = False  # Reading goes on with writing.
         else:
             super().resume_reading()
+
+
+class TakesTurns(FlowControl):
+    """Flow control of a connection on which requests are served one after the other."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self.ahead = False
+        """The client has sent more than the request that is being served: it is not read from until that is answered,
+        not even to see whether it is still there."""
+
+    def resume_reading(self) -> None:
+        """Somebody wants more of what the client sends."""
+        if not self.ahead:
+            super().resume_reading()
