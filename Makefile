@@ -53,7 +53,7 @@ conformance: $(INSTALLED) $(GENERATED) ## Connect's conformance suite, its servi
 	$(PY) tests/conformance/run.py $(ARGS)
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) $(GENERATED) ## pytest, what needs Chromium and chromedriver: the page /docs
+test-browser: $(INSTALLED) $(GENERATED) ## pytest, what needs Chromium and chromedriver: the page /docs, streams in pages
 	$(BIN)/pytest -m browser $(ARGS)
 
 .PHONY: format
