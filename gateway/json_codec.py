@@ -26,6 +26,7 @@ from protobuf import (
 
 from gateway.errors import BadRequest
 from gateway.fields import find_field
+from gateway.json_oneofs import oneof_check
 
 MAX_DEPTH = 64
 """Levels of arrays and objects in a document."""
@@ -70,7 +71,16 @@ def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unkn
             raise explain(error, document, message_type, registry, ignore_unknown=ignore_unknown) from error
         return message
 
-    return decode
+    check = oneof_check(message_type.desc())
+    if check is None:
+        return decode
+
+    def decode_and_check(document: bytes) -> Message:
+        message = decode(document)
+        check(document)
+        return message
+
+    return decode_and_check
 
 
 _LENIENT = frozenset(f"google.protobuf.{name}" for name in ("FieldMask", "Value", "Struct", "ListValue", "Any"))

@@ -18,6 +18,8 @@ from typing import Any
 Expected = dict[str, Any] | tuple[str, dict[str, Any]] | int | tuple[int, str]
 Case = tuple[str, str, Expected, str]
 
+ONEOF = "ProtoJSON: one field of a oneof is set (conformance: OneofFieldDuplicate)"
+
 # The examples that http.proto itself gives, in their order.
 EXAMPLES: list[Case] = [
     (
@@ -83,6 +85,25 @@ EXAMPLES: list[Case] = [
 ]
 
 # "Rules for HTTP mapping", and what they leave to no one.
+ONEOFS: list[Case] = [
+    ("put /v1/a body=*", 'PUT /v1/a {"left": "", "right": 1}', (400, "right: only one of 'left' and 'right'"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"inner": {"text": "left"}, "left": "x"}', (400, "left: only one of"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"l\\u0065ft": "x", "right": 1}', (400, "right: only one of"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"left": null, "right": 1}', {"right": 1}, ONEOF + ": null is an absent field"),
+    ("put /v1/a body=*", 'PUT /v1/a {"text": "\\"left\\"", "right": 1}', {"text": '"left"', "right": 1}, ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"sub": {"one": 1, "other": 2}}', (400, "sub.other: only one of"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"subs": [{"one": 1}, {"other": 2, "one": 3}]}', (400, "subs[1].one: only"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"subMap": {"k": {"one": 1, "other": 2}}}', (400, 'subMap["k"].other'), ONEOF),
+    (
+        "put /v1/a body=*",
+        'PUT /v1/a {"subs": [{"one": 1}, {"other": 2}], "left": "x"}',
+        {"subs": [{"one": 1}, {"other": 2}], "left": "x"},
+        ONEOF + ": each message has its own",
+    ),
+    ("put /v1/a body=sub", 'PUT /v1/a {"one": 1, "other": 2}', (400, "other: only one of"), ONEOF),
+    ("put /v1/a body=*", 'PUT /v1/a {"void": null, "value2": 1}', (400, "only one of 'void' and 'value2'"), ONEOF),
+]
+
 MAPPING: list[Case] = [
     ("get /v1/{messageId}", "GET /v1/a", {"messageId": "a"}, "a template may name fields as in JSON (our choice)"),
     (

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from gateway.config import Config
 from tests.gateway.conftest import CannedGateway
 from tests.gateway.contracts import compile_proto
-from tests.gateway.rest_cases import EXAMPLES, MAPPING, METHODS, TEMPLATES, Expected
+from tests.gateway.rest_cases import EXAMPLES, MAPPING, METHODS, ONEOFS, TEMPLATES, Expected
 from tests.gateway.rest_query_cases import NAMES, SCALARS, WELL_KNOWN
 
 SERVICE = "cases.v1.Service"
@@ -73,7 +73,9 @@ async def check(rules: str, request: str, expected: Expected, **options: Any) ->
             assert (canned.calls[-1].info.name, canned.request()) == (name, message)
 
 
-@pytest.mark.parametrize(("rules", "request_line", "expected", "source"), [*EXAMPLES, *MAPPING, *METHODS, *TEMPLATES])
+@pytest.mark.parametrize(
+    ("rules", "request_line", "expected", "source"), [*EXAMPLES, *MAPPING, *ONEOFS, *METHODS, *TEMPLATES]
+)
 async def test_paths_and_bodies(rules: str, request_line: str, expected: Expected, source: str) -> None:
     await check(rules, request_line, expected)
 
