@@ -20,7 +20,7 @@ from gateway.errors import connect_error, rest_error
 from gateway.filters import RouteFilter, ServiceRoute, Surroundings, filtered, route_filters
 from gateway.filters.cors import Cors
 from gateway.filters.own_routes import OwnRoute
-from gateway.grpc_error import grpc_error, grpc_kind
+from gateway.grpc_error import grpc_kind, grpc_status, send_grpc_error
 from gateway.headers import new_request_id
 from gateway.mesh_services import MAX_STREAMS, MeshServices
 from gateway.not_found import describe
@@ -31,7 +31,7 @@ from gateway.rest_routes import rest_routes
 from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
-from gateway.unary import Scope, Send, UnaryServer, send_error, send_response
+from gateway.unary import Scope, Send, UnaryServer, send_error
 from gateway.websocket_handshake import WEBSOCKET, Handshake, OriginCheck
 from gateway.websocket_routes import websocket_routes
 from rpc import Connection, ServiceView, ServiceWatcher, Stats, StatusCode
@@ -278,7 +278,8 @@ class Gateway:
             else:
                 message = describe(method, path, allowed, self._catalog.table, self._catalog.knows)
             if kind := grpc_kind(scope["headers"]):
-                await send_response(send, 200, grpc_error(kind, StatusCode.UNIMPLEMENTED, message, ()), request_id)
+                trailers = grpc_status(StatusCode.UNIMPLEMENTED, message, ())
+                await send_grpc_error(scope, send, kind, [(b"x-request-id", request_id)], trailers)
             else:
                 await send_error(send, status, _error_for(scope, status, message), request_id, headers)
         seconds = perf_counter() - started

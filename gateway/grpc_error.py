@@ -1,13 +1,15 @@
-"""Errors for gRPC clients, where no call was made: "Trailers-Only", all of it in the head of the response.
+"""Errors for gRPC clients, where no call was made.
 
-Source: gRPC, "PROTOCOL-HTTP2", Responses.
+Over HTTP/2 the status is in the trailers. A head alone ("Trailers-Only") would do for some clients, but gRPC's own
+takes it for an error only if the head ends the stream, and servers end it with an empty frame of data. gRPC-Web has no
+such frames, so there the head has it all. Source: gRPC, "PROTOCOL-HTTP2", Responses; "PROTOCOL-WEB".
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
 from urllib.parse import quote
 
 from google.protobuf.any_pb2 import Any as GoogleAny
@@ -30,11 +32,28 @@ def grpc_kind(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b""
 
 
-def grpc_error(kind: bytes, code: StatusCode, message: str, details: Sequence[GoogleAny]) -> Headers:
-    """Return the headers of a response that is an error. Its HTTP status is 200, its body empty."""
+async def send_grpc_error(
+    scope: dict[str, Any],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+    kind: bytes,
+    head: Headers,
+    status: Headers,
+) -> None:
+    """Answer with an error. ``head`` are headers besides the content type, ``status`` is of ``grpc_status``."""
+    head = [(b"content-type", kind), *head]
+    if kind != _GRPC or "http.response.trailers" not in scope.get("extensions", {}):
+        await send({"type": "http.response.start", "status": 200, "headers": [*head, *status]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": head, "trailers": True})
+    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.trailers", "headers": status})
+
+
+def grpc_status(code: StatusCode, message: str, details: Sequence[GoogleAny]) -> Headers:
+    """Return the status of a call as trailers."""
     number = code.value[0]
     headers = [
-        (b"content-type", kind),
         (b"grpc-status", b"%d" % number),
         (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
     ]

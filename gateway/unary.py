@@ -19,7 +19,7 @@ from gateway.body import BodyReader, ClientGone, Receive
 from gateway.compression_asgi import around
 from gateway.connect_stream_error import connect_stream_type, end_of_stream
 from gateway.errors import HttpError, details_of, status_of
-from gateway.grpc_error import grpc_error, grpc_kind
+from gateway.grpc_error import grpc_kind, grpc_status, send_grpc_error
 from gateway.hangup import HangupWatch
 from gateway.headers import HeaderReader, RequestHead, answer_headers, new_request_id
 from gateway.http_status import HTTP_STATUS
@@ -139,9 +139,7 @@ class UnaryServer:
         finally:
             self.streams -= 1
 
-    async def serve(
-        self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
-    ) -> None:
+    async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
         """Answer one request."""
         started = perf_counter()
         tracer = self._tracer
@@ -210,8 +208,8 @@ class UnaryServer:
         elif isinstance(error, HttpError) and not error.plain:
             # Protocols whose errors are not told by the HTTP status.
             if kind := grpc_kind(scope["headers"]):
-                head = grpc_error(kind, error.code, error.message, error.details)
-                await send_response(send, 200, [*head, *error.headers], request_id)
+                trailers = [*grpc_status(error.code, error.message, error.details), *error.headers]
+                await send_grpc_error(scope, send, kind, [(b"x-request-id", request_id)], trailers)
                 return error.status
             if route.template.source == route.info.path and (kind := connect_stream_type(scope["headers"])):
                 head, body = end_of_stream(kind, route.error(error.code, error.message, error.details))
@@ -227,7 +225,8 @@ class UnaryServer:
             raise error  # The server cuts the connection: the response cannot be ended any more.
         message = internal_error(request_id)
         if kind := grpc_kind(scope["headers"]):
-            await send_response(send, 200, grpc_error(kind, StatusCode.INTERNAL, message, ()), request_id)
+            trailers = grpc_status(StatusCode.INTERNAL, message, ())
+            await send_grpc_error(scope, send, kind, [(b"x-request-id", request_id)], trailers)
         else:
             await send_error(send, 500, route.error(StatusCode.INTERNAL, message, ()), request_id)
         return 500
