@@ -6,7 +6,8 @@ Those that do not take their answers, and those that do not finish the head of a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -26,6 +27,19 @@ class PatientConfig(Config):
         self.head_patience = HeadPatience(head_patience)
         self.write_patience = write_patience
         self.max_connections = max_connections
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """Return what makes event loops whose servers wait for TLS as long as for a head, not for a minute."""
+        factory = super().get_loop_factory()
+        if factory is None or self.ssl_context_factory is None:
+            return factory
+
+        def make() -> asyncio.AbstractEventLoop:
+            loop: Any = factory()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=self.head_patience.seconds)
+            return loop  # type: ignore[no-any-return]
+
+        return make
 
 
 def patient(config: Config) -> PatientConfig:

@@ -16,6 +16,7 @@ import pytest
 from tests.gateway.hostile.http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, block, frame, pairs, start
 from tests.gateway.processes import GatewayProcess, RawClient
 from tests.gateway.test_server import PATH, POST, Servicer, wait_for, wait_until
+from tests.gateway.test_tls import Files
 
 PATIENCE = 0.3
 BODY = b'{"name":"a"}'
@@ -93,6 +94,31 @@ async def test_a_second_head_that_does_not_go_on(gateway: GatewayProcess) -> Non
         await client.send(POST)
         assert (await client.answer())[0] == 408
         assert await client.closed() == b""
+
+
+def test_tls(nats_url: str, prefix: str, servicer: Servicer, tmp_path: Path) -> None:
+    """No handshake, or no word after it, by either HTTP."""
+    files = Files(tmp_path)
+    gateway = GatewayProcess(tmp_path, nats_url, prefix, head_patience=PATIENCE, tls=files.options())
+    gateway.verify = context = files.client()
+    gateway.start()
+    try:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
+            assert client.recv(1) == b""
+        for protocol in ("http/1.1", "h2"):
+            context.set_alpn_protocols([protocol])
+            with (
+                socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client,
+                context.wrap_socket(client, server_hostname="127.0.0.1") as secured,
+            ):
+                said = b""
+                while part := secured.recv(1000):
+                    said += part
+                assert said.startswith(b"HTTP/1.1 408 ") if protocol == "http/1.1" else b"HTTP/1.1" not in said
+        assert httpx.get(f"{gateway.url}/healthz", verify=context).status_code == 200
+        assert "Traceback" not in gateway.log
+    finally:
+        gateway.close()
 
 
 async def test_idle_connections_stay_open(gateway: GatewayProcess) -> None:
