@@ -362,3 +362,30 @@ async def test_http_1_clients_hear_an_early_error_while_they_send(tmp_path: Path
     finally:
         gateway.close()
         await server.stop(0)
+
+
+async def test_a_connection_that_is_cut_cancels_the_handler(tmp_path: Path, nats_url: str) -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def raw(requests: AsyncIterator[Any], context: Context) -> Any:
+        try:
+            async for _ in requests:
+                begun.set()
+            return Receipt()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    server = await serve(nats_url, "cut", raw=raw)
+    gateway = GatewayProcess(tmp_path, nats_url, "cut").start(wait=False)
+    try:
+        await asyncio.to_thread(gateway.wait_ready)
+        async with RawClient(gateway.port) as client:
+            await client.send(b"PUT /v1/raw HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nab")
+            await asyncio.wait_for(begun.wait(), 5)
+            client.abort()
+            await asyncio.wait_for(stopped.wait(), 5)
+        assert "Traceback" not in gateway.log
+    finally:
+        gateway.close()
+        await server.stop(0)
