@@ -151,6 +151,8 @@ class Client:
         assert sent[-1].get("more_body", False) is False
         answer = Answer(start["status"], [(key.decode(), value.decode("latin-1")) for key, value in start["headers"]])
         answer.body = b"".join(message["body"] for message in sent[1:] if message["type"] == "http.response.body")
+        if sent[-1]["type"] == "http.response.trailers":
+            answer.trailers = [(key.decode(), value.decode("latin-1")) for key, value in sent[-1]["headers"]]
         return answer
 
     def open(

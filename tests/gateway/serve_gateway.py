@@ -1,5 +1,6 @@
 """A gateway as a process: ``serve_gateway.py '<options as JSON>'``."""
 
+import dataclasses
 import json
 import logging
 import sys
@@ -9,6 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "gen")]
 
 from gateway import Config, run  # noqa: E402 - the paths come first
+from gateway.config_file import load_config  # noqa: E402
 from gateway.tls import TlsOptions  # noqa: E402
 
 
@@ -23,4 +25,6 @@ if __name__ == "__main__":
         options["tls"] = TlsOptions(
             **{name: Path(value) if "/" in str(value) else value for name, value in tls.items()}
         )
-    sys.exit(run(Config(**options), before_start=configure_logging))
+    file = options.pop("config", None)
+    config = load_config(Path(file)) if file is not None else Config()
+    sys.exit(run(dataclasses.replace(config, **options), before_start=configure_logging))

@@ -116,7 +116,10 @@ class FrontEnd:
         all_headers = {"content-type": kind, **headers}
         answer = await self.client.request("POST", ASK, envelope(b""), headers=all_headers, scope=scope)
         assert answer.status == 200
-        return answer.header("grpc-status"), answer
+        if kind == "application/grpc":
+            answer.headers += answer.trailers
+        status = answer.header("grpc-status")
+        return None if status == "0" or answer.body.endswith(b"grpc-status: 0\r\n") else status, answer
 
     async def grpc_web(self, headers: dict[str, str]) -> tuple[Any, Answer]:
         return await self.grpc(headers, "application/grpc-web")
