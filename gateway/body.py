@@ -25,13 +25,14 @@ class BodyReader:
     ``capacity`` bytes. It belongs to the event loop that it is made on.
     """
 
-    __slots__ = ("_capacity", "_held", "_loop", "_too_slow", "_waiting", "held_by", "limit")
+    __slots__ = ("_capacity", "_held", "_loop", "_too_slow", "_waiting", "held_by", "limit", "patience")
 
     def __init__(self, limit: int, patience: float, capacity: int) -> None:
         self.limit = limit
         self._capacity = capacity
         self._held = 0
         self._loop = asyncio.get_running_loop()
+        self.patience = patience
         self._waiting: Aging[asyncio.Task[Any], Receive] = Aging(patience, self._give_up)
         self._too_slow: set[asyncio.Task[Any]] = set()
         self.held_by: dict[asyncio.Task[Any], int] = {}
@@ -82,7 +83,7 @@ class BodyReader:
             task.uncancel()
             raise HttpError(
                 StatusCode.DEADLINE_EXCEEDED,
-                "the body did not arrive in time",
+                f"the body did not arrive in time: no part of it came for {self.patience:g} seconds",
                 status=408,
                 headers=[(b"connection", b"close")],
             ) from None
@@ -113,7 +114,7 @@ class BodyReader:
         if self._held > self._capacity:
             raise HttpError(
                 StatusCode.UNAVAILABLE,
-                "the gateway holds as many request bodies as it may: try again",
+                "the gateway holds as many request bodies as it may: try again later, or send less at once",
                 headers=[(b"retry-after", b"1")],
             )
 
@@ -123,7 +124,11 @@ class BodyReader:
 
     def too_large(self) -> HttpError:
         """Return the 413 that names the limit."""
-        return HttpError(StatusCode.RESOURCE_EXHAUSTED, f"the body is larger than {self.limit} bytes", status=413)
+        return HttpError(
+            StatusCode.RESOURCE_EXHAUSTED,
+            f"the body is larger than {self.limit} bytes, the most that is allowed",
+            status=413,
+        )
 
     def _give_up(self, task: asyncio.Task[Any], _receive: Receive) -> None:
         self._too_slow.add(task)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
@@ -44,6 +45,13 @@ ConnectApp = Callable[[CalledMethod, RequestHead, Scope, Receive, Send], Awaitab
 """An ASGI application that wants to know the method and what was read of the headers."""
 
 
+_ENCODING = re.compile(rb"(?:^|&)encoding=([^&]*)")
+_HOW_TO_GET: Final = (
+    "GET takes the request from the query: '?connect=v1&encoding=json&message=' and its JSON, percent-encoded; "
+    "or send it with POST"
+)
+
+
 def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
     """Return what serves the methods of a service by all protocols of ``connectrpc``."""
     endpoints = {method.info.path: _endpoint(method, schema, server) for method in schema.methods}
@@ -62,12 +70,20 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
     async def serve(info: CalledMethod, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if _needs_trailers(content_type) and "http.response.trailers" not in scope.get("extensions", {}):
-            body = connect_error(StatusCode.UNIMPLEMENTED, "gRPC needs HTTP/2", (), schema.registry)
+            body = connect_error(
+                StatusCode.UNIMPLEMENTED, "gRPC needs HTTP/2: use that, or gRPC-Web or Connect", (), schema.registry
+            )
             await send_error(send, 415, body, b"")
             return
         if not scope["query_string"].isascii():
-            body = connect_error(StatusCode.INVALID_ARGUMENT, "query string: not ASCII", (), schema.registry)
+            body = connect_error(
+                StatusCode.INVALID_ARGUMENT, "query string: not ASCII, percent-encode what is not", (), schema.registry
+            )
             await send_error(send, 400, body, b"")
+            return
+        if scope["method"] == "GET" and not _says_encoding(scope["query_string"]):
+            body = connect_error(StatusCode.INVALID_ARGUMENT, _HOW_TO_GET, (), schema.registry)
+            await send_error(send, 415, body, b"")
             return
         headers = readable_headers(scope["headers"], compress=server.compress_from is not None)
         exchange = Exchange(info, head, scope, receive, send, server.bodies)
@@ -78,6 +94,12 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
             connect_exchange.current.reset(token)
 
     return serve
+
+
+def _says_encoding(query: bytes) -> bool:
+    """Tell whether a GET says what its message is encoded in; escapes are left to connectrpc."""
+    found = _ENCODING.search(query)
+    return found is not None and (found[1] in (b"json", b"proto") or b"%" in found[1])
 
 
 def _needs_trailers(content_type: bytes) -> bool:

@@ -262,7 +262,8 @@ def _check_size(metadata: list[tuple[str, str | bytes]]) -> None:
     if size > MAX_METADATA_BYTES:
         raise HttpError(
             StatusCode.RESOURCE_EXHAUSTED,
-            f"the headers that pass to the service have {size} bytes: at most {MAX_METADATA_BYTES} are allowed",
+            f"the headers that pass to the service have {size} bytes: at most {MAX_METADATA_BYTES} are allowed, "
+            "send fewer or shorter ones",
             status=431,
         )
 

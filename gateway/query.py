@@ -86,7 +86,7 @@ def parse_query(query: bytes) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of a raw query string, decoded; ``+`` is a space. Raises ``BadRequest``."""
     pairs = query.split(b"&")
     if len(pairs) > MAX_PARAMETERS:
-        raise BadRequest(f"more than {MAX_PARAMETERS} query parameters")
+        raise BadRequest(f"more than {MAX_PARAMETERS} query parameters, the most that is allowed")
     for pair in pairs:
         if pair:
             name, _, value = pair.partition(b"=")

@@ -222,7 +222,6 @@ async def test_unknown_paths(canned: CannedGateway) -> None:
         "/",
         "/v1",
         "/v1/books",
-        "/library.v1.Library/Nope",
         "/library.v1.Library/",
         "//v1/books/2",
     ):
@@ -230,6 +229,22 @@ async def test_unknown_paths(canned: CannedGateway) -> None:
         assert answer.status == 404, target
         assert answer.json == {"code": 5, "message": f"nothing is served at {target}"}
         assert answer.header("x-request-id")
+
+
+async def test_errors_on_unknown_paths_say_what_is_wrong(canned: CannedGateway) -> None:
+    for target, why in (
+        ("/library.v1.Library/Nope", "library.v1.Library has no method Nope"),
+        ("/library.v2.Library/GetBook", "no service library.v2.Library has been seen on the mesh"),
+        ("/v1/books/2/", "leave out the slash at the end"),
+    ):
+        answer = await canned.client.get(target)
+        assert answer.status == 404
+        assert answer.json["message"] == f"nothing is served at {target}: {why}"
+    refused = await canned.client.request("DELETE", "/library.v1.Library/MoveBook")
+    assert refused.json["message"] == "/library.v1.Library/MoveBook does not take DELETE: it takes OPTIONS, POST"
+    got = await canned.client.get("/library.v1.Library/GetBook")
+    assert got.status == 415
+    assert "?connect=v1&encoding=json&message=" in got.json["message"]
 
 
 async def test_an_unknown_path_is_not_reflected_at_length(canned: CannedGateway) -> None:
