@@ -4,8 +4,12 @@ Source: https://github.com/grpc/grpc/blob/master/doc/server-reflection.md, and t
 """
 
 import asyncio
+import json
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -160,6 +164,28 @@ async def test_the_client_of_grpcio_learns_a_service(site: Site) -> None:
     assert services == [*OWN, "one.Shop"]
     assert fields == ["first", "time", "kind", "left", "right"]
     assert numbers >= {50005}
+
+
+@pytest.mark.parametrize("protocol", ["connect", "grpc", "grpcweb"])
+async def test_buf_curl_knows_what_to_send(site: Site, protocol: str) -> None:
+    await site.backend("one.Shop", shop("one", "first"))
+    buf = [str(Path(sys.executable).with_name("buf")), "curl", "--http2-prior-knowledge", "--protocol", protocol]
+
+    async def run(*words: str) -> str:
+        result = await asyncio.to_thread(
+            subprocess.run, [*buf, *words], capture_output=True, text=True, check=False, timeout=20
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    listed = (await run("--list-methods", f"http://{site.target}")).split()
+    assert {
+        "one.Shop/Buy",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    } <= {*listed}
+    answer = await run("-d", '{"first": "apple", "kind": 0}', f"http://{site.target}/one.Shop/Buy")
+    assert json.loads(answer) == {"first": "apple"}
 
 
 @pytest.mark.parametrize("method", [V1, V1ALPHA])
