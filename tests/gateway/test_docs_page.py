@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -48,9 +49,12 @@ class Page:
         """Wait until something with this text is there; return its whole text."""
 
         def found(_: webdriver.Chrome) -> str | None:
-            return next((each.text or " " for each in self.all(selector) if text in each.text), None)
+            # A text of its own, lest one that is empty counts as none.
+            return next((f" {shown}" for each in self.all(selector) if text in (shown := each.text)), None)
 
-        return str(WebDriverWait(self.driver, 10, poll_frequency=0.02).until(found, f"no {selector} with {text!r}"))
+        # What was found may be gone again: the page is made anew when another method is chosen.
+        wait = WebDriverWait(self.driver, 10, poll_frequency=0.02, ignored_exceptions=[StaleElementReferenceException])
+        return str(wait.until(found, f"no {selector} with {text!r}")).removeprefix(" ")
 
     def type(self, selector: str, text: str) -> None:
         field = self.one(selector)
