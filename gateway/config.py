@@ -54,7 +54,8 @@ class Config:
     """Streams at once in one worker. Each may hold 1 MiB (or its largest message) for a client that is slow."""
 
     heartbeat: Seconds = 15.0
-    """Server-sent events: a comment is sent when nothing else was for so long, lest somebody takes us for dead."""
+    """When nothing else was sent for so long, server-sent events get a comment, lest somebody takes us for dead; and
+    WebSockets get a ping so often."""
 
     max_body: Bytes = 16 * MEBIBYTE
     """A larger body is refused with 413."""

@@ -45,7 +45,7 @@ _POLL_SECONDS = 0.02
 @flag("--timeout", "timeout", "Deadline of a unary call whose client names none.", default="30s", type=SECONDS)
 @flag("--max-timeout", "max_timeout", "Longest deadline that a client gets.", default="600s", type=SECONDS)
 @flag("--stream-timeout", "stream_timeout", "Longest that a stream may last, else as both ends like.", type=SECONDS)
-@flag("--heartbeat", "heartbeat", "Pause after which server-sent events get a comment.", default="15s", type=SECONDS)
+@flag("--heartbeat", "heartbeat", "Events get a comment, WebSockets a ping so often.", default="15s", type=SECONDS)
 @flag(
     "--max-streams", "max_streams", "Streams at once in one process, else 503.", default="4096", type=click.IntRange(1)
 )
