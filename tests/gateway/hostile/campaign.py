@@ -28,9 +28,11 @@ async def campaign(
     healthy = HealthyClient(target.gateway.port, "healthy", report.offence)
     calls = asyncio.create_task(healthy.run(stop, 0.02))
     try:
+        await _first_call(healthy)
+        fresh = await asyncio.to_thread(target.gateway.vitals)
         # What is loaded and remembered with the first requests is no leak.
         await Storm(target.gateway.port, seed + 1, Report(), only=only).run(warm_up, connections)
-        before = await _at_rest(target, None)
+        before = await _at_rest(target, fresh)
         begun = time.monotonic()
         await Storm(target.gateway.port, seed, report, only=only).run(seconds, connections)
         lasted = time.monotonic() - begun
@@ -49,17 +51,20 @@ async def campaign(
     return report
 
 
-async def _at_rest(target: Target, like: Vitals | None, seconds: float = 15.0) -> Vitals:
-    """Return how the gateway is once nothing is left of the storm, or after so long in any case."""
+async def _first_call(healthy: HealthyClient) -> None:
+    async with asyncio.timeout(10):
+        while not healthy.seconds:
+            await asyncio.sleep(0.01)
+
+
+async def _at_rest(target: Target, like: Vitals, seconds: float = 15.0) -> Vitals:
+    """Return how the gateway is once nothing is left of a storm, or after so long in any case."""
     end = time.monotonic() + seconds
-    last = None
     while True:
         vitals = await asyncio.to_thread(target.gateway.vitals)
-        settled = vitals.sockets <= like.sockets and vitals.tasks <= like.tasks if like else vitals.sockets == last
-        if settled or time.monotonic() > end:
+        if (vitals.sockets <= like.sockets and vitals.tasks <= like.tasks) or time.monotonic() > end:
             return vitals
-        last = vitals.sockets
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.2)
 
 
 def _judge(report: Report, target: Target, before: Vitals, after: Vitals) -> None:

@@ -11,7 +11,7 @@ from tests.gateway.processes import RawClient
 
 
 class HealthyClient:
-    """Calls on one connection, evenly paced. ``seconds`` are how long each took."""
+    """Calls on one connection, evenly paced. ``seconds`` are how long each took, from when it was due."""
 
     def __init__(self, port: int, name: str, offence: Callable[[str, str], None]) -> None:
         self._port = port
@@ -25,16 +25,16 @@ class HealthyClient:
         while not stop.is_set():
             async with RawClient(self._port) as client:
                 calls = 0
-                while not stop.is_set() and await self._call(client, again=calls > 0):
+                while not stop.is_set() and await self._call(client, due, again=calls > 0):
                     calls += 1
                     due = max(due + interval, time.monotonic() - 1)
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
+                due = time.monotonic()
 
-    async def _call(self, client: RawClient, *, again: bool) -> bool:
+    async def _call(self, client: RawClient, due: float, *, again: bool) -> bool:
         """Return False when another connection is needed."""
         text = f"{self._name}-{len(self.seconds)}".encode()
         body = b'{"string":"' + text + b'"}'
-        begun = time.perf_counter()
         try:
             await client.send(request(b"POST", ECHO, [(b"host", b"x"), (b"x-request-id", text), *JSON], body))
             status, headers, answer = await client.answer()
@@ -42,7 +42,7 @@ class HealthyClient:
             if not again:  # Else it may have been closed as idle; a client just opens another one (RFC 9112, 9.3.1).
                 self._offence("healthy", f"a healthy call was not answered: {error!r}")
             return False
-        self.seconds.append(time.perf_counter() - begun)
+        self.seconds.append(time.monotonic() - due)
         if status != 200 or answer != body or headers.get("x-request-id") != text.decode():
             self._offence("healthy", f"{text!r} was answered with {status} {headers} {answer!r}")
             return False

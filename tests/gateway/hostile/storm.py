@@ -78,8 +78,11 @@ class Report:
 class Storm:
     """Hostile connections to one gateway."""
 
-    def __init__(self, port: int, seed: int, report: Report, *, only: str = "") -> None:
+    def __init__(
+        self, port: int, seed: int, report: Report, *, only: str = "", hang_seconds: float = HANG_SECONDS
+    ) -> None:
         self._port = port
+        self._hang_seconds = hang_seconds
         self._random = Random(seed)
         self._report = report
         self._number = 0
@@ -101,8 +104,11 @@ class Storm:
             if pause:
                 await asyncio.sleep(pause * self._random.uniform(0.5, 1.5))
 
-    async def attack(self) -> None:
-        """Make one attack."""
+    def made(self, number: int) -> list[Attack]:
+        """Make the next attacks without carrying them out."""
+        return [self._next()[1] for _ in range(number)]
+
+    def _next(self) -> tuple[str, Attack]:
         self._number += 1
         tag = tag_of(self._number)
         rng = Random(self._random.random())
@@ -110,13 +116,18 @@ class Storm:
         attack = make(rng, tag)
         if attack.http2 and rng.random() < 0.8:
             attack.pieces.append(_GOAWAY)
+        return tag, attack
+
+    async def attack(self) -> None:
+        """Make one attack."""
+        tag, attack = self._next()
         self._report.inputs[attack.kind] += attack.inputs
         self._report.connections[attack.kind] += 1
         try:
-            async with asyncio.timeout(HANG_SECONDS):
+            async with asyncio.timeout(self._hang_seconds):
                 data = await self._exchange(attack)
         except TimeoutError:
-            self._report.offence("hang", f"{attack.kind}: not closed in {HANG_SECONDS} s", attack.pieces)
+            self._report.offence("hang", f"{attack.kind}: not closed in {self._hang_seconds} s", attack.pieces)
             return
         except OSError as error:
             self._report.offence("refused", f"{attack.kind}: {error!r}", attack.pieces)

@@ -28,8 +28,9 @@ LIMITS: dict[str, Any] = {
 }
 """The gateway's, so that nothing takes long."""
 
-HANG_SECONDS = 10.0
-"""By then every connection must have been closed, whatever was sent: twice the longest of the patiences, and some."""
+HANG_SECONDS = 30.0
+"""By then every connection must have been closed, whatever was sent: twice the longest of the times above, and a lot
+for machines that are busy with something else."""
 
 
 @dataclass(frozen=True, slots=True)
