@@ -10,6 +10,7 @@ not finish their requests, are waited for without end: here they are given up.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,6 +33,12 @@ _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\n%s" % (len(_NO_ROOM), _NO_ROOM)
 )
+
+
+_LARGE_HEAD: Final = (
+    b"the request line and headers are larger than 16 KiB, or more than 99 headers: send fewer or shorter ones\n"
+)
+"""zttp's limits (0.0.35); they cannot be set."""
 
 
 class Http1Protocol(ZttpProtocol, WaitsForHead):
@@ -89,13 +96,25 @@ class Http1Protocol(ZttpProtocol, WaitsForHead):
         """Answer what is no request, or no body, if there is still an answer to give."""
         cycle = self.cycle
         if cycle is None or (cycle.response_complete and not cycle.more_body):
-            super().handle_remote_protocol_error()
+            if "size limit" in str(sys.exception()):
+                self._refuse_large_head()
+            else:
+                super().handle_remote_protocol_error()
             return
         if not cycle.response_started:
             super().handle_remote_protocol_error()
         # Whoever serves it finds its client gone, and says no more.
         cycle.disconnected = True
         cycle.message_event.set()
+        self.transport.close()
+
+    def _refuse_large_head(self) -> None:
+        """Say which limit it is: a client with too many cookies would look for a mistake where there is none."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_LARGE_HEAD))]
+        self.conn.send_response(431, [*headers, (b"connection", b"close")])
+        self.conn.send_data(_LARGE_HEAD)
+        self.conn.end_message()
+        self.transport.write(self.conn.data_to_send())
         self.transport.close()
 
     def awaited(self) -> object | None:

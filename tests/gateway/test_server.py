@@ -264,6 +264,35 @@ async def test_what_is_not_http(gateway: GatewayProcess, backend: Servicer, requ
     assert "Traceback" not in gateway.log
 
 
+HEADS = {
+    "a header": b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: %s\r\n\r\n" % (b"x" * 20_000),
+    "a path": b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n" % (b"x" * 20_000),
+    "many": b"GET /healthz HTTP/1.1\r\nhost: x\r\n%s\r\n" % b"".join(b"x-%d: 1\r\n" % number for number in range(120)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+async def test_a_head_that_is_too_large(gateway: GatewayProcess, head: bytes) -> None:
+    async with RawClient(gateway.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        await client.send(head)
+        status, headers, body = await client.answer()
+        assert status == 431
+        assert headers["connection"] == "close"
+        assert b"16 KiB" in body
+        assert await client.closed() == b""
+
+
+async def test_headers_that_are_too_large_for_the_bus(gateway: GatewayProcess) -> None:
+    large = {f"x-{number}": "x" * 1000 for number in range(20)}
+    async with httpx.AsyncClient(http1=False, http2=True) as client:
+        answer = await client.post(f"{gateway.url}{PATH}", json={}, headers=large)
+        assert answer.status_code == 431
+        assert "send fewer or shorter ones" in answer.json()["message"]
+        assert (await client.post(f"{gateway.url}{PATH}", json={"name": "a"})).status_code == 200
+
+
 async def test_requests_in_a_row_on_one_connection(gateway: GatewayProcess) -> None:
     async with RawClient(gateway.port) as client:
         body = b'{"name":"a"}'
