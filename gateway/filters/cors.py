@@ -28,6 +28,7 @@ _CLIENTS_SEND: Final = [
     "accept",
     "accept-language",
     "authorization",
+    "x-api-key",
     "content-type",
     "connect-protocol-version",
     "connect-timeout-ms",
@@ -53,6 +54,8 @@ _CLIENTS_READ: Final = [
     "content-encoding",
     "x-request-id",
     "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
     "etag",
     "www-authenticate",
 ]
