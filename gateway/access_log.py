@@ -56,10 +56,9 @@ class Entry(NamedTuple):
 class AccessLog:
     """The ASGI middleware."""
 
-    def __init__(self, application: AsgiApp, write: Callable[[Entry], None], writer: LogWriter[Entry] | None) -> None:
-        """``writer`` is what stands behind ``write``, to be closed when the server stops."""
+    def __init__(self, application: AsgiApp, writer: LogWriter[Entry]) -> None:
+        """``writer`` is closed when the server stops."""
         self._application = application
-        self._write = write
         self._writer = writer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,14 +90,13 @@ class AccessLog:
         finally:
             entry = _entry(scope, when, status or CLIENT_GONE, size, perf_counter() - started, request_id)
             if entry is not None:
-                self._write(entry)
+                self._writer.put(entry)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._application(scope, receive, send)
         finally:
-            if self._writer is not None:
-                await self._writer.close()
+            await self._writer.close()
 
 
 _WEBSOCKET_STATUS: Final = {
@@ -114,13 +112,8 @@ def access_log(application: AsgiApp, format: AccessLogFormat | bool, file: Path 
     With True for a format the lines go to the log ``gateway.access``, as JSON; else to ``file``, or to standard output.
     """
     if isinstance(format, bool):
-        return AccessLog(application, _to_logger, None) if format else application
-    writer = LogWriter(_FORMATS[format], None if file is None else Path(file))
-    return AccessLog(application, writer.put, writer)
-
-
-def _to_logger(entry: Entry) -> None:
-    logger.info("%s", json.dumps(_fields(entry)))
+        return AccessLog(application, LogWriter(_json_without_time, logger)) if format else application
+    return AccessLog(application, LogWriter(_FORMATS[format], None if file is None else Path(file)))
 
 
 def _entry(scope: Scope, when: float, status: int, size: int, seconds: float, request_id: bytes) -> Entry | None:
@@ -162,6 +155,10 @@ def _fields(entry: Entry) -> dict[str, object]:
         "http": entry.http,
         "user_agent": entry.user_agent,
     }
+
+
+def _json_without_time(entry: Entry) -> str:
+    return json.dumps(_fields(entry))  # A log has its own.
 
 
 def _json(entry: Entry) -> str:

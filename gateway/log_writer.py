@@ -1,4 +1,4 @@
-"""Writes lines to a file or to standard output from a thread of its own."""
+"""Writes lines to a file, to standard output or to a log from a thread of its own."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class LogWriter(Generic[T]):
     A file is opened for appending, and opened again when it has been moved away or deleted, so it can be rotated.
     """
 
-    def __init__(self, format: Callable[[T], str], file: Path | None) -> None:  # noqa: A002 - the formatter
-        """``format`` makes the line, on the thread. Without a ``file``, lines go to standard output."""
+    def __init__(self, format: Callable[[T], str], target: Path | logging.Logger | None) -> None:  # noqa: A002 - a name
+        """``format`` makes the line, on the thread. Without a ``target``, lines go to standard output."""
         self._format = format
-        self._file = file
+        self._file = target if isinstance(target, Path) else None
+        self._logger = target if isinstance(target, logging.Logger) else None
         self._queue: queue.Queue[T | None] = queue.Queue(MAX_WAITING)
         self._lost = 0
         self._failed = False
@@ -89,6 +90,10 @@ class LogWriter(Generic[T]):
             os.close(self._descriptor)
 
     def _write(self, data: bytes) -> None:
+        if self._logger is not None:
+            for line in data.decode().splitlines():
+                self._logger.info("%s", line)
+            return
         try:
             descriptor = self._open()
             while data:

@@ -36,7 +36,6 @@ async def logged(application: Any, format_: Any, path: Path) -> AsyncIterator[Cl
     wrapped = access_log(application, format_, path)
     yield Client(wrapped)
     assert isinstance(wrapped, AccessLog)
-    assert wrapped._writer is not None
     await wrapped._writer.close()
 
 
