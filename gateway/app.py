@@ -77,7 +77,9 @@ class Gateway:
                 self.config.docs, self.config.auth, lambda: self._catalog.table, closed=closed
             )
         cors = self.config.cors
-        self._origins = OriginCheck(None if cors is None else Cors(self, cors).allows)
+        self._origins = (
+            OriginCheck() if cors is None else OriginCheck(Cors(self, cors).allows, credentials=cors.credentials)
+        )
         self._catalog = Catalog(self._compile, self._own_routes())
         self._mesh_services = MeshServices(
             reflection=self.config.reflection,
@@ -234,6 +236,7 @@ class Gateway:
             return await self._lifespan(receive, send)
         path = raw_path(scope)
         if kind == "websocket":
+            scope = {**scope, "headers": self._origins.headers(scope)}
             return await self._websocket(Handshake(scope, receive, send), path)
         method: str = scope["method"]
         table = self._catalog.table

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from gateway.body import Message, Receive
-from gateway.errors import BadRequest, HttpError
+from gateway.errors import BadRequest, Headers, HttpError
 from gateway.headers import HeaderReader
 from gateway.query import parse_query
 from gateway.unary import Scope, Send
@@ -86,8 +86,8 @@ class Handshake:
         await self._send(message)
 
 
-def _with_authorization(scope: Scope) -> list[tuple[bytes, bytes]]:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
+def _with_authorization(scope: Scope) -> Headers:
+    headers: Headers = scope["headers"]
     for offered in scope.get("subprotocols") or ():
         if offered.startswith(BEARER) and not any(name == b"authorization" for name, _ in headers):
             return [*headers, (b"authorization", b"Bearer " + offered[len(BEARER) :].encode())]
@@ -102,27 +102,44 @@ def handshake_of(scope: Scope) -> Handshake:
 class OriginCheck:
     """Decides which pages may open WebSockets: browsers let any page do so, cookies included, and ask nobody."""
 
-    __slots__ = ("_allows",)
+    __slots__ = ("_allows", "_credentials")
 
-    def __init__(self, allows: Callable[[bytes], bool] | None = None) -> None:
-        """``allows`` tells which other origins may; None: no others."""
+    def __init__(self, allows: Callable[[bytes], bool] | None = None, *, credentials: bool = False) -> None:
+        """``allows`` tells which other origins may (None: no others), ``credentials`` whether their cookies count."""
         self._allows = allows
+        self._credentials = credentials
+
+    def headers(self, scope: Scope) -> Headers:
+        """Return the headers of a handshake: without cookies if a page may call, but not in its user's name.
+
+        Browsers send them with every WebSocket, where CORS would have them left out.
+        """
+        headers: Headers = scope["headers"]
+        if self._credentials or _foreign_origin(scope) is None:
+            return headers
+        return [pair for pair in headers if pair[0] != b"cookie"]
 
     def check(self, scope: Scope) -> None:
         """Raise ``HttpError`` 403 for a page of another origin. Whoever is no browser sends none."""
-        origin = host = None
-        for name, value in scope["headers"]:
-            if name == b"origin":
-                origin = value
-            elif name == b"host":
-                host = value
-        if origin is None or _is_same(origin, host, scope["scheme"]) or (self._allows and self._allows(origin)):
+        origin = _foreign_origin(scope)
+        if origin is None or (self._allows is not None and self._allows(origin)):
             return
         shown = origin[:200].decode("latin-1")
         raise HttpError(
             StatusCode.PERMISSION_DENIED,
             f"pages of {shown!r} may not open WebSockets here: the operator has not named it among cors.origins",
         )
+
+
+def _foreign_origin(scope: Scope) -> bytes | None:
+    """Return the origin of a page that is not the gateway's own."""
+    origin = host = None
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
+    return None if origin is None or _is_same(origin, host, scope["scheme"]) else origin
 
 
 def _is_same(origin: bytes, host: bytes | None, scheme: str) -> bool:

@@ -359,6 +359,24 @@ async def test_origins(origin: str | None, host: str | None, scheme: str, allowe
         assert b"cors.origins" in sent[1]["body"]
 
 
+@pytest.mark.parametrize(
+    ("origin", "credentials", "cookies"),
+    [
+        (b"http://a.example", False, ["x=1"]),
+        (b"https://app.example.com", False, []),
+        (b"https://app.example.com", True, ["x=1"]),
+    ],
+)
+async def test_cookies_count_where_cors_has_them_count(origin: bytes, credentials: bool, cookies: list[str]) -> None:
+    cors = CorsOptions(origins=("https://app.example.com",), credentials=credentials)
+    gateway = CannedGateway(SCHEMA, SERVICE, Config(cors=cors))
+    headers = [(b"host", b"a.example"), (b"origin", origin), (b"cookie", b"x=1"), (b"x-other", b"y")]
+    await shake_hands(gateway, headers, "ws", {})
+    metadata = gateway.calls[0].metadata
+    assert [value for name, value in metadata if name == "cookie"] == cookies
+    assert ("x-other", "y") in metadata
+
+
 async def test_servers_that_cannot_refuse_over_http() -> None:
     gateway = CannedGateway(SCHEMA, SERVICE, Config())
     sent = await shake_hands(gateway, [(b"origin", b"http://evil")], "ws", {})
