@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
+from urllib.parse import urlsplit
 
 from gateway.access_log_format import AccessLogFormat
 from gateway.compression import CompressionOptions
@@ -17,6 +19,9 @@ from gateway.headers import may_be_forwarded
 from gateway.openapi.options import DocsOptions
 from gateway.option_types import MEBIBYTE, NOT_IN_FILE, Bytes, ConfigError, Seconds
 from gateway.tls import TlsOptions
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_NATS_SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 
 __all__ = ["MEBIBYTE", "Config", "ConfigError"]
 
@@ -144,6 +149,7 @@ class Config:
         for name in ("workers", "max_streams", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: at least 1 is needed")
+        self._check_where()
         self._check_times()
         for name in self.forward_headers:
             if not may_be_forwarded(name):
@@ -159,6 +165,15 @@ class Config:
         if self.max_held < self.max_body:
             raise ConfigError(f"max_held {self.max_held}: must be at least max_body, which is {self.max_body}")
 
+    def _check_where(self) -> None:
+        if not self.host or any(character.isspace() for character in self.host):
+            raise ConfigError("host: expected the name or the address of an interface of this machine")
+        if self.prefix and not _PREFIX.fullmatch(self.prefix):
+            raise ConfigError("prefix: expected letters, digits, '-' and '_', in words that dots may separate")
+        if self.nats_url is not None and not all(map(_is_nats_url, self.nats_url.split(","))):
+            # There may be a password in it.
+            raise ConfigError("nats_url: expected addresses like nats://127.0.0.1:4222, separated by commas")
+
     def _check_times(self) -> None:
         for name in ("max_timeout", "heartbeat", "head_patience", "body_patience", "write_patience", "keep_alive"):
             if not getattr(self, name) > 0:
@@ -169,3 +184,12 @@ class Config:
                 raise ConfigError(f"{name} {value}: must be more than 0 seconds, or None")
         if self.grace < 0:
             raise ConfigError(f"grace {self.grace}: must not be negative")
+
+
+def _is_nats_url(text: str) -> bool:
+    url = text.strip()
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        return parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0 and " " not in url
+    except ValueError:
+        return False

@@ -123,6 +123,30 @@ def test_values_that_an_option_refuses_come_one_after_the_other(tmp_path: Path) 
     assert [line for line, _ in found] == [1, 2, 3, 5, 6]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'host = ""',
+        'host = "a b"',
+        'prefix = "a b"',
+        'prefix = "a..b"',
+        'prefix = "a.*"',
+        'nats_url = "http://x"',
+        'nats_url = "nats://a:b"',
+        'nats_url = "nats://a,,nats://b"',
+    ],
+)
+def test_where_it_cannot_be(tmp_path: Path, text: str) -> None:
+    ((line, said),) = mistakes(tmp_path, f"\n{text}\n")
+    assert line == 2
+    assert said.startswith(text.partition(" ")[0] + ": expected")
+
+
+def test_where_it_can_be(tmp_path: Path) -> None:
+    for url in ("nats://a:4222,tls://b", "127.0.0.1:4222", "wss://user:word@a/path", "nats://[::1]:4222"):
+        assert load(tmp_path, f'nats_url = "{url}"\nprefix = "a.b-c"').nats_url == url
+
+
 def test_what_has_no_default_must_be_there(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "port = 1\n\n[cors]\n") == [(3, "cors: origins is missing: it has no default")]
 
