@@ -253,3 +253,16 @@ def test_the_store_is_bounded_in_number_bytes_and_time() -> None:
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         CacheOptions(**options)
+
+
+@pytest.mark.parametrize("authorized", [False, True])
+async def test_what_authentication_says_of_a_caller_counts(authorized: bool) -> None:
+    gateway = start(ttl=60, authorized=authorized)
+    unary = gateway.gateway._unary
+    assert unary is not None
+    claim = unary.headers.sealed("x-claim-sub").decode()  # As ``gateway.filters.auth`` passes it on.
+    for caller in ("me", "you", "me", "you"):
+        answer = await gateway.client.get(BOOK, headers={claim: caller})
+        assert answer.header("cache-control") == "private, no-cache"
+    assert len(gateway.calls) == (2 if authorized else 4)
+    assert {dict(call.metadata)["x-claim-sub"] for call in gateway.calls} == {"me", "you"}
