@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.aging import Aging
 from gateway.errors import HttpError
@@ -14,22 +14,27 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 
+SLOWEST: Final = 240
+"""Bytes a second that a body has to come with: less only keeps a connection busy. (Kestrel has the same number.)"""
+
+
 class ClientGone(Exception):  # noqa: N818 - it is no error of ours
     """The client hung up; there is nobody to answer."""
 
 
 class BodyReader:
-    """Reads bodies of at most ``limit`` bytes that keep coming: some of it every ``patience`` seconds, roughly.
+    """Reads bodies of at most ``limit`` bytes that keep coming, at ``SLOWEST`` in ``patience`` seconds, roughly.
 
     Bodies that come in pieces, the large ones, are counted until they are released: together they hold at most
     ``capacity`` bytes. It belongs to the event loop that it is made on.
     """
 
-    __slots__ = ("_capacity", "_held", "_loop", "_too_slow", "_waiting", "held_by", "limit", "patience")
+    __slots__ = ("_capacity", "_enough", "_held", "_loop", "_too_slow", "_waiting", "held_by", "limit", "patience")
 
     def __init__(self, limit: int, patience: float, capacity: int) -> None:
         self.limit = limit
         self._capacity = capacity
+        self._enough = max(1, round(patience * SLOWEST))
         self._held = 0
         self._loop = asyncio.get_running_loop()
         self.patience = patience
@@ -83,28 +88,31 @@ class BodyReader:
             task.uncancel()
             raise HttpError(
                 StatusCode.DEADLINE_EXCEEDED,
-                f"the body did not arrive in time: no part of it came for {self.patience:g} seconds",
+                f"the body did not arrive in time: less than {self._enough} bytes came in {self.patience:g} seconds",
                 status=408,
                 headers=[(b"connection", b"close")],
             ) from None
 
     async def _read_on(self, message: Message, receive: Receive, task: asyncio.Task[Any]) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
+        # Not a list: whoever sends byte by byte would make us keep an object for each.
+        body = bytearray()
+        recent = 0
         while True:
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk: bytes = message.get("body", b"")
             if chunk:
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > self.limit:
+                body += chunk
+                recent += len(chunk)
+                if len(body) > self.limit:
                     raise self.too_large()
                 self.hold(task, len(chunk))
             if not message.get("more_body"):
-                return b"".join(chunks)
-            self._waiting.remove(task)
-            self._waiting.add(task, receive)
+                return bytes(body)
+            if recent >= self._enough:
+                recent = 0
+                self._waiting.remove(task)
+                self._waiting.add(task, receive)
             message = await receive()
 
     def hold(self, task: asyncio.Task[Any], more: int) -> None:

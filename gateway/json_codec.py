@@ -77,7 +77,10 @@ def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unkn
 
     def decode_and_check(document: bytes) -> Message:
         message = decode(document)
-        check(document)
+        try:
+            check(document)
+        except (ValueError, RecursionError) as error:
+            raise _syntax_error(error) from error  # In what the parser has passed over as unknown.
         return message
 
     return decode_and_check

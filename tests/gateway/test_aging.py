@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.aging import Aging
-from gateway.body import BodyReader, ClientGone
+from gateway.body import SLOWEST, BodyReader, ClientGone
 from gateway.errors import HttpError
 from gateway.hangup import INTERVAL, HangupWatch
 from rpc import Call, MethodInfo, StatusCode
@@ -139,13 +139,25 @@ async def test_closing_stops_the_watchers(clock: FakeClock) -> None:
 
 async def test_a_body_in_pieces(clock: FakeClock) -> None:
     body = Body()
-    reader = BodyReader(10, 5, 100)
+    reader = BodyReader(10_000, 5, 10_000)
+    enough = SLOWEST * 5
     task = asyncio.create_task(reader.read(body.receive, 0))
-    for piece in (b"abc", b"", b"def"):
+    for piece in (b"a" * enough, b"", b"b" * enough):
         body.piece(piece)
         await clock.advance(4)
     body.piece(b"g", more=False)
-    assert await clock.run(task) == b"abcdefg"
+    assert await clock.run(task) == b"a" * enough + b"b" * enough + b"g"
+
+
+async def test_a_body_in_too_small_pieces(clock: FakeClock) -> None:
+    """They keep coming, and would for days."""
+    body = Body()
+    task = asyncio.create_task(BodyReader(10_000, 5, 10_000).read(body.receive, 0))
+    for _ in range(11):
+        body.piece(b"a")
+        await clock.advance(1)
+    with pytest.raises(HttpError, match="less than 1200 bytes came in 5 seconds"):
+        await clock.run(task)
 
 
 @pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 5, b"x" * 6], [b"x" * 10, b"x"]])

@@ -76,3 +76,14 @@ async def test_json_that_can_be_read_and_not_be_written(canned: CannedGateway, b
         assert answer.status == 400, answer
         assert json.loads(answer.body)["message"]
     assert not canned.calls
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', b"9" * 5000])
+async def test_malformed_values_of_unknown_fields(canned: CannedGateway, value: bytes) -> None:
+    """The parser passes over unknown fields without a look at their values; who looks again must not fail."""
+    body = b'{"nope": %s, "left": "\\u0061", "right": 1}' % value
+    answer = await canned.client.request(
+        "POST", "/library.v1.Library/Echo", body, headers={"content-type": "application/json"}
+    )
+    assert answer.status == 400, answer
+    assert "not valid JSON" in json.loads(answer.body)["message"]

@@ -87,6 +87,17 @@ async def test_a_head_that_comes_byte_by_byte(gateway: GatewayProcess) -> None:
         assert (await answer).startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_body_that_comes_byte_by_byte(gateway: GatewayProcess) -> None:
+    async with RawClient(gateway.port) as client:
+        answer = asyncio.create_task(client.answer())
+        await client.send(POST + b"content-length: 1000000\r\n\r\n")
+        while not answer.done():
+            with contextlib.suppress(ConnectionError):
+                await client.send(b"x")
+            await asyncio.sleep(0.01)
+        assert answer.result()[0] == 408
+
+
 async def test_a_second_head_that_does_not_go_on(gateway: GatewayProcess) -> None:
     async with RawClient(gateway.port) as client:
         await client.send(WHOLE)
