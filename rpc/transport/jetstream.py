@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from nats import errors
 from nats.js.api import StorageType
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue as NatsBucket
 
     from rpc.transport.base import Connection
+
+T = TypeVar("T")
 
 _BUCKET = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
@@ -108,46 +109,42 @@ class KeyValue:
 
     async def get(self, key: str) -> KeyValueEntry | None:
         """Return what a key holds; None when it does not exist."""
-        _check(key)
-        async with self._operation() as bucket:
+
+        async def get(bucket: NatsBucket) -> KeyValueEntry | None:
             try:
                 entry = await bucket.get(key)
             except KeyNotFoundError:
                 return None
             return KeyValueEntry(entry.value or b"", entry.revision or 0)
 
+        return await self._run(key, get)
+
     async def create(self, key: str, value: bytes) -> int:
         """Set a key that does not exist, and return its revision. Raises ``RevisionError`` when it does."""
-        _check(key)
-        async with self._operation() as bucket:
-            return await bucket.create(key, value)
+        return await self._run(key, lambda bucket: bucket.create(key, value))
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Set a key that still has this revision, and return its new one. Raises ``RevisionError`` otherwise."""
-        _check(key)
-        async with self._operation() as bucket:
-            return await bucket.update(key, value, last=revision)
+        return await self._run(key, lambda bucket: bucket.update(key, value, last=revision))
 
     async def delete(self, key: str, revision: int | None = None) -> None:
         """Delete a key; with ``revision``, only while it has that one: raises ``RevisionError`` otherwise."""
-        _check(key)
-        async with self._operation() as bucket:
-            await bucket.delete(key, last=revision)
+        await self._run(key, lambda bucket: bucket.delete(key, last=revision))
 
-    @asynccontextmanager
-    async def _operation(self) -> AsyncIterator[NatsBucket]:
-        """Let the block have the bucket for one operation, and translate what goes wrong in it."""
+    async def _run(self, key: str, operation: Callable[[NatsBucket], Awaitable[T]]) -> T:
+        """Run one operation, and translate what goes wrong in it."""
+        if not _KEY.fullmatch(key):
+            msg = f"key {key[:100]!r}: a key has letters, digits and '-/_=', in tokens separated by dots"
+            raise ValueError(msg)
+        # nats-py would keep what is published while it is not connected, and send it after the reconnect.
+        if not self._connection.is_connected:
+            raise ConnectionError(f"not connected to NATS at {self._connection.url}")
         try:
-            # nats-py would keep what is published while it is not connected, and send it after the reconnect.
-            if not self._connection.is_connected:
-                raise ConnectionError(f"not connected to NATS at {self._connection.url}")
             async with asyncio.timeout(self._timeout):
-                yield await self._open()
+                return await self._run_in_bucket(operation)
         except KeyWrongLastSequenceError:
             raise RevisionError(f"a key of bucket {self.bucket!r} has been changed meanwhile") from None
         except (NoStreamResponseError, ServiceUnavailableError, errors.NoRespondersError) as error:
-            # Its server has lost it, perhaps, or somebody has deleted it: the next operation makes it anew.
-            self._opened = None
             said = getattr(error, "description", None)
             why = said or "JetStream does not answer: it is not enabled there, or has no leader just now"
             raise ConnectionError(f"bucket {self.bucket!r}: {why}") from error
@@ -159,6 +156,15 @@ class KeyValue:
             if isinstance(error, ConnectionError):
                 raise
             raise ConnectionError(f"bucket {self.bucket!r}: {error or type(error).__name__}") from error
+
+    async def _run_in_bucket(self, operation: Callable[[NatsBucket], Awaitable[T]]) -> T:
+        if self._opened is not None:
+            try:
+                return await operation(await self._open())
+            except (NoStreamResponseError, errors.NoRespondersError):
+                # Nobody heard of it: the server has lost the bucket in a restart, or somebody has deleted it.
+                self._opened = None
+        return await operation(await self._open())
 
     async def _open(self) -> NatsBucket:
         client = self._connection.client
@@ -173,9 +179,3 @@ class KeyValue:
                 self._opened = await context.key_value(self.bucket)
             self._client = client
         return self._opened
-
-
-def _check(key: str) -> None:
-    if not _KEY.fullmatch(key):
-        msg = f"key {key[:100]!r}: a key has letters, digits and '-/_=', in tokens separated by dots"
-        raise ValueError(msg)
