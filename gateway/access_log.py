@@ -88,6 +88,7 @@ class AccessLog:
             status = status or 500
             raise
         finally:
+            size = 0 if scope.get("method") == "HEAD" else size
             entry = _entry(scope, when, status or CLIENT_GONE, size, perf_counter() - started, request_id)
             if entry is not None:
                 self._writer.put(entry)

@@ -107,7 +107,8 @@ def application(gateway: AsgiApp, config: Config) -> AsgiApp:
     if config.cors is not None:
         from gateway.filters.cors import Cors  # noqa: PLC0415 - loaded when it is used
 
-        gateway = Cors(gateway, config.cors)
+        key = config.auth.api_key_header if config.auth is not None else None
+        gateway = Cors(gateway, config.cors, api_key_header=key)
     if config.response_headers is not None:
         from gateway.filters.response_headers import ResponseHeaders  # noqa: PLC0415 - loaded when it is used
 

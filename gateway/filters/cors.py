@@ -56,6 +56,11 @@ _CLIENTS_READ: Final = [
     "retry-after",
     "ratelimit",
     "ratelimit-policy",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "ratelimit",
+    "ratelimit-policy",
     "etag",
     "www-authenticate",
 ]
@@ -110,7 +115,8 @@ class CorsOptions:
 class Cors:
     """The ASGI middleware."""
 
-    def __init__(self, application: AsgiApp, options: CorsOptions) -> None:
+    def __init__(self, application: AsgiApp, options: CorsOptions, *, api_key_header: str | None = None) -> None:
+        """``api_key_header`` is what clients send theirs in."""
         self._application = application
         self._any = ANY in options.origins
         self._exact = {each.lower().encode() for each in options.origins if "*" not in each}
@@ -119,7 +125,8 @@ class Cors:
         self._exposed = ", ".join(dict.fromkeys([*_CLIENTS_READ, *_lower(options.exposed_headers)])).encode()
         self._expose_all = ANY in options.exposed_headers
         self._credentials = [(b"access-control-allow-credentials", b"true")] if options.credentials else []
-        self._allowed_headers = ", ".join(dict.fromkeys([*_CLIENTS_SEND, *_lower(options.headers)])).encode()
+        sent = [*_CLIENTS_SEND, api_key_header] if api_key_header else _CLIENTS_SEND
+        self._allowed_headers = ", ".join(dict.fromkeys([*sent, *_lower(options.headers)])).encode()
         self._preflight = [
             (b"access-control-allow-methods", ", ".join(options.methods).upper().encode()),
             (b"access-control-max-age", b"%d" % options.max_age),

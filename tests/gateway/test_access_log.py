@@ -51,9 +51,12 @@ async def test_apaches_format(tmp_path: Path) -> None:
         headers = {"user-agent": "curl/8.1", "referer": "https://example.com/page?token=secret"}
         await client.get("/a%20b?token=secret", headers=headers)
         await client.post("/", scope={"http_version": "2", "client": None})
-    first, second = (COMBINED.fullmatch(line) for line in path.read_text().splitlines())
+        await client.request("HEAD", "/")
+    first, second, head = (COMBINED.fullmatch(line) for line in path.read_text().splitlines())
     assert first is not None
     assert second is not None
+    assert head is not None
+    assert head["size"] == "-"
     assert first["client"] == "127.0.0.1"
     assert (first["method"], first["path"], first["version"]) == ("GET", "/a%20b", "HTTP/1.1")
     assert (first["status"], first["size"]) == ("200", "11")

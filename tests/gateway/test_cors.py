@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from gateway.app import Gateway
 from gateway.config import Config, ConfigError
+from gateway.filters import application
+from gateway.filters.auth_options import AuthOptions, JwtOptions
 from gateway.filters.cors import Cors, CorsOptions
 from gateway.filters.response_headers import ResponseHeaderRules
 from rpc import Call, StatusCode, StatusError
-from tests.gateway.asgi import Answer
+from tests.gateway.asgi import Answer, Client
 from tests.gateway.conftest import CannedGateway
 from tests.gateway.contracts import library
 
@@ -125,6 +128,20 @@ async def test_rest_and_its_errors_can_be_read() -> None:
         assert (await browser.fetch("GET", target, {})).status == status
     deleted = await browser.fetch("DELETE", "/v1/books/2", {})
     assert deleted.status == 405
+
+
+async def test_an_api_key_can_be_sent_by_a_page() -> None:
+    cors = CorsOptions(origins=(APP,))
+    issuer = JwtOptions(issuer="them", audience=("us",), jwks_url="https://login.example.com/keys")
+    auth = AuthOptions(jwt=issuer, api_key_header="x-shop-key")
+    preflight = {
+        "origin": APP,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-shop-key",
+    }
+    client = Client(application(Gateway(Config()), Config(cors=cors, auth=auth)))
+    answer = await client.request("OPTIONS", UNARY, headers=preflight)
+    assert "x-shop-key" in names(answer, "access-control-allow-headers")
 
 
 async def test_metadata_of_a_response_can_be_read() -> None:
