@@ -16,10 +16,10 @@ from protobuf import (
 from gateway.openapi.components import Components, Element, element_of
 from gateway.openapi.values import is_null, is_wrapper
 
-MAX_DEPTH = 8
+MAX_DEPTH = 4
 """Messages nested deeper are left out, and so is any that holds itself: an example shows the shape."""
 
-MAX_FIELDS = 200
+MAX_FIELDS = 60
 """Fields in one example; messages may be as wide as they like."""
 
 NOTHING: Final = object()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from gateway.routes import RouteTable
 from gateway.schema import Schema
 
 MAX_CACHED = 8
-"""Documents of one state of the routes; they are asked for by URL."""
+MAX_CACHED_BYTES = 32 * 1024 * 1024
+"""Documents of one state of the routes, and what they take together; they are asked for by URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,6 @@ class LiveDocument:
         self._table = table
         self._closed = closed
         self._schemas: dict[str, Schema] = {}
-        self._described: dict[str, tuple[Schema, list[ServedRoute], Described]] = {}
         self._made_of: RouteTable[Route] | None = None
         self._made: dict[tuple[bool, str, str], Content] = {}
         self._making = asyncio.Lock()
@@ -73,32 +73,30 @@ class LiveDocument:
                 # On a thread: of a large mesh it takes a while.
                 found = await asyncio.to_thread(self._make, table, root, service, connect)
                 if found is not None:
-                    while len(self._made) >= MAX_CACHED:
-                        del self._made[next(iter(self._made))]
-                    self._made[key] = found
+                    self._remember(key, found)
             return found
 
-    def _make(self, table: RouteTable[Route], root: str, service: str, connect: bool) -> Content | None:
-        described = self._describe(table)
-        if service:
-            if service not in described:
-                return None
-            described = {service: described[service]}
-        text = document(described.values(), self._options, self._security, root, connect=connect)
-        return content(b"application/json", json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode())
+    def _remember(self, key: tuple[bool, str, str], made: Content) -> None:
+        size = len(made.body) + sum(len(each.body) for each in self._made.values())
+        while self._made and (len(self._made) >= MAX_CACHED or size > MAX_CACHED_BYTES):
+            size -= len(self._made.pop(next(iter(self._made))).body)
+        self._made[key] = made
 
-    def _describe(self, table: RouteTable[Route]) -> dict[str, Described]:
-        """Describe the services; those whose routes are what they were before are not looked at again."""
-        before, self._described = self._described, {}
-        for name, routes in sorted(_by_service(table.all()).items()):
+    def _make(self, table: RouteTable[Route], root: str, service: str, connect: bool) -> Content | None:
+        routes = _by_service(table.all())
+        if service:
+            if service not in routes:
+                return None
+            routes = {service: routes[service]}
+        text = document(self._describe(routes), self._options, self._security, root, connect=connect)
+        return content(b"application/json", _dumps(text, 3).encode("utf-8", "replace"))
+
+    def _describe(self, routes: dict[str, list[ServedRoute]]) -> Iterator[Described]:
+        # What is said of services is not kept: it is many small objects, which garbage collection would look through.
+        for name, served in sorted(routes.items()):
             schema = self._schemas.get(name)
-            if schema is None:  # One that the gateway serves itself, about itself.
-                continue
-            old = before.get(name)
-            if old is None or old[0] is not schema or old[1] != routes:
-                old = schema, routes, describe(schema, routes, self._security, closed=self._closed)
-            self._described[name] = old
-        return {name: described for name, (_, _, described) in self._described.items()}
+            if schema is not None:  # Else the gateway serves it itself, about itself.
+                yield describe(schema, served, self._security, closed=self._closed)
 
 
 def _by_service(routes: Sequence[Route]) -> dict[str, list[ServedRoute]]:
@@ -109,3 +107,10 @@ def _by_service(routes: Sequence[Route]) -> dict[str, list[ServedRoute]]:
         if info is not None:
             result.setdefault(info.service, []).append(served)
     return result
+
+
+def _dumps(text: Any, depth: int) -> str:
+    """Serialize in pieces, those of some levels each by itself: while one is written, all other threads stand still."""
+    if depth and isinstance(text, dict):
+        return "{" + ",".join(f"{json.dumps(key)}:{_dumps(value, depth - 1)}" for key, value in text.items()) + "}"
+    return json.dumps(text, ensure_ascii=False, separators=(",", ":"))

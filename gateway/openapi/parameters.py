@@ -14,7 +14,7 @@ from gateway.openapi.paths import PathParameter
 from gateway.openapi.values import JsonSchema, is_null
 from gateway.scalars import parser_for
 
-MAX_QUERY = 200
+MAX_QUERY = 100
 """Query parameters of one operation that are listed; recursive messages would have endlessly many."""
 
 _EXPLICIT = 1
