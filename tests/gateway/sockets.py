@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import rpc
+from rpc import Connection
 from tests.gateway.contracts import compile_proto, register
 from tests.gateway.processes import GatewayProcess
 from tests.gateway.streaming import as_bytes
@@ -64,7 +65,7 @@ JSON: Any = "natsmesh.v1+json"
 PROTO: Any = "natsmesh.v1+proto"
 
 
-async def serve(nats_url: str, prefix: str, **methods: Callable[..., Any]) -> rpc.Server:
+async def serve(connection: Connection | str, prefix: str, **methods: Callable[..., Any]) -> rpc.Server:
     """Start a back-end with these methods: ``ask``, ``tell``, ``gather``, ``talk``, ``pipe``."""
     makers = {
         "ask": grpc.unary_unary_rpc_method_handler,
@@ -81,7 +82,7 @@ async def serve(nats_url: str, prefix: str, **methods: Callable[..., Any]) -> rp
         )
         for name, method in methods.items()
     }
-    server = rpc.Server(nats_url, prefix=prefix)
+    server = rpc.Server(connection, prefix=prefix)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
     await server.start()
     return server
