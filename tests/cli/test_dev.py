@@ -136,6 +136,21 @@ def test_a_new_method_can_be_called_seconds_after_it_is_saved(commands: Commands
     assert dev.get("/v1/prices/apple") == (200, {"cents": 30})
 
 
+def test_a_comment_can_be_read_seconds_after_it_is_saved(commands: Commands) -> None:
+    dev = Dev(commands).up()
+    dev.command.says(rf"http://localhost:{dev.port}/docs$")
+    assert dev.get("/openapi.json")[1]["tags"] == [{"name": "shop.v1.Shop", "description": "Shop sells things."}]
+    # The code that is generated of the message is the same with any comment.
+    edit(dev.folder / "proto/shop/v1/shop.proto", "// The process that answered.", "// Who answered.")
+
+    def documented() -> str:
+        schemas = dev.get("/openapi.json")[1]["components"]["schemas"]
+        return str(schemas["shop.v1.WaitReply"]["properties"]["pid"]["description"])
+
+    assert documented() in {"The process that answered.", "Who answered."}
+    until(lambda: documented() == "Who answered.", "the new comment is served")
+
+
 def test_saving_what_a_service_imports_reloads_it_without_a_gap(commands: Commands) -> None:
     dev = Dev(commands).up()
     for cents in (31, 32, 33, 34):  # saves in the same second, of the same length
