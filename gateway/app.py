@@ -14,6 +14,7 @@ from urllib.parse import quote
 import rpc
 from gateway.body import Receive
 from gateway.catalog import Catalog, Route
+from gateway.compression_route import CompressingRoute
 from gateway.config import Config
 from gateway.connect import connect_routes
 from gateway.errors import connect_error, rest_error
@@ -200,7 +201,8 @@ class Gateway:
             routes.append(metrics(self._worker_stats))
         if self._document is not None:
             routes += docs_routes(self._document)
-        return routes
+        compression = self.config.compression
+        return [CompressingRoute(each, compression.minimum) for each in routes] if compression.responses else routes
 
     def _compile(self, schema: Schema) -> Sequence[Route]:
         unary = self._unary

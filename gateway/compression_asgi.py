@@ -74,10 +74,16 @@ class CompressingSend:
         headers = [*_without_vary(start["headers"]), (b"vary", _vary(start["headers"]))]
         coding = self._coding
         if coding is not None and len(smaller := await compressed(coding, body)) < len(body):
-            headers = [pair for pair in headers if pair[0] not in (b"content-length", b"content-encoding")]
+            headers = [_changed(pair) for pair in headers if pair[0] not in (b"content-length", b"content-encoding")]
             headers += [(b"content-encoding", coding.name.encode()), (b"content-length", b"%d" % len(smaller))]
             body = smaller
         return {**start, "headers": headers}, body
+
+
+def _changed(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return a header as it is with compressed content: a strong entity tag would promise the same bytes."""
+    name, value = pair
+    return (name, b"W/" + value) if name == b"etag" and not value.startswith(b"W/") else pair
 
 
 def _may_be_compressed(headers: list[tuple[bytes, bytes]]) -> bool:

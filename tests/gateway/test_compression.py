@@ -22,6 +22,7 @@ from gateway.compression_asgi import is_compressible
 from tests.gateway.asgi import Answer
 from tests.gateway.conftest import CannedGateway
 from tests.gateway.contracts import library
+from tests.gateway.worlds import World
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -265,16 +266,33 @@ async def test_what_a_service_forbids_to_change_is_left_alone(canned: CannedGate
     assert answer.header("content-encoding") is None
 
 
-async def test_a_service_may_vary_by_more(canned: CannedGateway) -> None:
+async def test_the_gateway_s_own_answers_are_compressed_as_well(world: World) -> None:
+    client = await world.ready_gateway()
+    plain = await client.get("/openapi.json")
+    answer = await client.get("/openapi.json", headers={"accept-encoding": "gzip"})
+    assert answer.header("content-encoding") == "gzip"
+    assert content(answer) == json.loads(plain.body)
+    tag = answer.header("etag")
+    assert tag is not None
+    assert tag == plain.header("etag")
+    headers = {"accept-encoding": "gzip", "if-none-match": tag}
+    assert (await client.get("/openapi.json", headers=headers)).status == 304
+    assert (await client.get("/healthz", headers=headers)).header("content-encoding") is None
+
+
+async def test_other_headers_stay_as_they_are(canned: CannedGateway) -> None:
     def respond(call: Any) -> None:
         call.response = canned.messages.write("library.v1.Book", {"title": TITLE})
-        call.initial_metadata = (("cache-control", "public"), ("x-other", "1"))
+        call.initial_metadata = (("cache-control", "public"), ("x-other", "1"), ("etag", '"v1"'))
 
     canned.respond = respond
     answer = await canned.client.get("/v1/books/2", headers={"accept-encoding": "br"})
     assert answer.header("content-encoding") == "br"
     assert answer.header("cache-control") == "public"
     assert answer.header("x-other") == "1"
+    # A strong tag would promise the same bytes.
+    assert answer.header("etag") == 'W/"v1"'
+    assert (await canned.client.get("/v1/books/2")).header("etag") == '"v1"'
 
 
 async def test_large_answers_do_not_hold_up_others(canned: CannedGateway) -> None:
