@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.access_log_format import AccessLogFormat
 from gateway.body import Receive
+from gateway.filters.identity import IDENTITY, Identity
 from gateway.log_writer import LogWriter
 from gateway.unary import CLIENT_GONE, AsgiApp, Scope, Send
 
@@ -27,6 +28,7 @@ logger = logging.getLogger("gateway.access")
 
 MAX_PATH: Final = 2000
 MAX_HEADER: Final = 500
+MAX_USER: Final = 200
 """What a client can fill of a line; one without much to escape stays below 4 KiB, which a pipe takes in one piece."""
 
 _QUIET: Final = frozenset({b"/healthz", b"/readyz", b"/metrics"})
@@ -41,6 +43,8 @@ class Entry(NamedTuple):
     when: float
     """Seconds since the epoch, when it came."""
     client: str
+    user: str
+    """Whose credential it was: the subject of a token or the name of an API key; empty without one."""
     method: str
     path: str
     http: str
@@ -129,9 +133,11 @@ def _entry(scope: Scope, when: float, status: int, size: int, seconds: float, re
             # Its query string is no more our business than the request's own.
             referer = value.partition(b"?")[0][:MAX_HEADER]
     client = scope.get("client")
+    identity: Identity | None = scope.get(IDENTITY)
     return Entry(
         when,
         client[0] if client else "-",
+        identity.name[:MAX_USER] if identity is not None else "",
         scope.get("method", "GET")[:32],
         raw.partition(b"?")[0][:MAX_PATH].decode("latin-1"),
         scope.get("http_version", ""),
@@ -152,6 +158,7 @@ def _fields(entry: Entry) -> dict[str, object]:
         "ms": round(entry.seconds * 1000, 3),
         "bytes": entry.size,
         "client": entry.client,
+        **({"user": entry.user} if entry.user else {}),
         "request_id": entry.request_id,
         "http": entry.http,
         "user_agent": entry.user_agent,
@@ -171,7 +178,7 @@ def _combined(entry: Entry) -> str:
     version = entry.http if "." in entry.http else f"{entry.http}.0"
     request = f"{_word(entry.method)} {_word(entry.path)} HTTP/{version}"
     return (
-        f'{entry.client} - - [{when}] "{request}" {entry.status} {entry.size or "-"} '
+        f'{entry.client} - {_word(entry.user) or "-"} [{when}] "{request}" {entry.status} {entry.size or "-"} '
         f'"{_escaped(entry.referer) or "-"}" "{_escaped(entry.user_agent) or "-"}"'
     )
 

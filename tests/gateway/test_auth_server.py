@@ -21,7 +21,7 @@ ASK = f"/{SERVICE}/Ask"
 
 CONFIG = f"""
 forward_headers = ["x-forwarded-for"]
-access_log = "json"
+access_log = "combined"
 
 [auth]
 api_keys = "keys.toml"
@@ -232,3 +232,6 @@ async def test_the_log_has_no_secrets(gateway: GatewayProcess) -> None:
     for secret in (good, "a-secret-of-mine", "another-secret"):
         assert secret not in gateway.log
     assert "Traceback" not in gateway.log
+    # But it has who it was.
+    assert "127.0.0.1 - ada [" in gateway.log
+    assert f'"POST {ASK} HTTP/1.1" 401 ' in gateway.log
