@@ -13,14 +13,16 @@ _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _NESTED, _NESTED_ENUMS, _ONEOFS = 2, 3, 4, 8
 _METHODS, _VALUES = 2, 2
 
-# What is written into comments for others than the readers of an API: hints to linters, and remarks between
+# What is written into comments for others than the readers of an API are hints to linters, and remarks between
 # parentheses and hyphens (https://google.aip.dev/192, "Internal comments").
-_ASIDE = re.compile(r"\(--.*?--\)", re.DOTALL)
-_HINT = re.compile(r"^\s*(?:buf:lint:ignore|protolint:|@exclude\b).*$", re.MULTILINE)
+_HINT = re.compile(r"^[ \t]*(?:buf:lint:ignore|protolint:|@exclude\b).*$", re.MULTILINE)
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s+(?:[A-Z\"'`(]|$)|\s*\n|\s*$)", re.DOTALL)
 
 MAX_SUMMARY = 200
 """Characters; a longer first sentence is no summary."""
+
+MAX_COMMENT = 16_000
+"""Characters of one comment that are shown; comments come from whoever serves something."""
 
 
 class Notes:
@@ -48,8 +50,9 @@ class Notes:
 
 def summary(comment: str) -> str:
     """Return the first sentence of a comment, on one line and without the full stop; ``""`` for a long one."""
-    match = _SENTENCE.match(comment)
-    first = " ".join((match[1] if match is not None else comment.partition("\n\n")[0]).split())
+    head = comment[: 2 * MAX_SUMMARY]
+    match = _SENTENCE.match(head)
+    first = " ".join((match[1] if match is not None else head.partition("\n\n")[0]).split())
     return first.removesuffix(".") if len(first) <= MAX_SUMMARY else ""
 
 
@@ -67,8 +70,17 @@ def _comments(file: DescFile) -> Iterator[tuple[str, str]]:
 
 def _readable(text: str) -> str:
     """Return a comment without its margin and without what is not for readers."""
-    lines = _HINT.sub("", _ASIDE.sub("", text)).splitlines()
+    lines = _HINT.sub("", _without_asides(text[:MAX_COMMENT])).splitlines()
     return "\n".join(line.removeprefix(" ").rstrip() for line in lines).strip()
+
+
+def _without_asides(text: str) -> str:
+    parts = []
+    at = 0
+    while (begin := text.find("(--", at)) >= 0 and (end := text.find("--)", begin)) >= 0:
+        parts.append(text[at:begin])
+        at = end + 3
+    return "".join([*parts, text[at:]])
 
 
 _Path = tuple[int, ...]

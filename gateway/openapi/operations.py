@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,6 +22,14 @@ from gateway.path_template import PathTemplate
 from gateway.schema import Method, Schema
 from gateway.transcode import answers_raw, takes_raw
 from rpc import MethodInfo
+
+MAX_PARAMETERS = 100_000
+"""Parameters of all operations of one service. Further ways to call its methods are left out."""
+
+MAX_COPIED = 200
+"""Fields of a message that is described anew for a body, because the path holds some of them."""
+
+logger = logging.getLogger(__name__)
 
 # What a path item of OpenAPI 3.1 can hold; methods of other names have no place in it.
 _HTTP_METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
@@ -102,6 +111,7 @@ class _Describer:
             tag["description"] = comment
         result = Described(tag)
         bindings: dict[str, int] = {}
+        room = MAX_PARAMETERS
         for route in routes:
             binding: Binding | None = getattr(route, "binding", None)
             method = self._methods[route.info.name]
@@ -109,6 +119,10 @@ class _Describer:
                 number = bindings[method.info.name] = bindings.get(method.info.name, 0) + 1
                 result.rest.append(self._rest(method, binding, number))
                 self._open(route, result.rest[-1])
+                room -= len(result.rest[-1].text.get("parameters", ()))
+                if room < 0:
+                    logger.warning("%s has too many parameters: not all is in /openapi.json", self._schema.service)
+                    break
         for route in routes:
             if getattr(route, "binding", None) is None and route.http_method == "POST":
                 method = self._methods[route.info.name]
@@ -170,7 +184,7 @@ class _Describer:
             return {"*/*": {"schema": dict(RAW)}}
         # What the path says cannot be said otherwise.
         in_path = frozenset(each.field_path[0] for each in binding.template.variables if len(each.field_path) == 1)
-        if in_path & {each.name for each in request.fields}:
+        if len(request.fields) <= MAX_COPIED and in_path & {each.name for each in request.fields}:
             schema = self._components.object(request, in_path)
         else:
             schema = self._components.element(request)

@@ -17,6 +17,9 @@ from gateway.scalars import parser_for
 MAX_QUERY = 100
 """Query parameters of one operation that are listed; recursive messages would have endlessly many."""
 
+MAX_LOOKED_AT = 2000
+"""Fields that are looked at for that: there are messages with many ways to nothing that could be listed."""
+
 _EXPLICIT = 1
 
 Parameter = dict[str, Any]
@@ -37,13 +40,16 @@ class Parameters:
     def of_query(self, request: DescMessage, bound: Iterable[tuple[str, ...]]) -> Iterator[Parameter]:
         """Yield what may stand in the query string. ``bound``: paths of fields that path and body cover."""
         covered = set(bound)
-        room = MAX_QUERY
+        room, left = MAX_QUERY, MAX_LOOKED_AT
         # Breadth first, so that what lies deep in a message is what falls victim to the bound.
         pending: list[tuple[tuple[DescField, ...], DescMessage]] = [((), request)]
         while pending:
             parents, message = pending.pop(0)
             for field in message.fields:
                 fields = (*parents, field)
+                left -= 1
+                if left < 0:
+                    return
                 if tuple(each.name for each in fields) in covered or self._components.is_output(field):
                     continue
                 if isinstance(field.value, DescFieldValueMap):
@@ -56,7 +62,7 @@ class Parameters:
                         return
                     room -= 1
                     yield self._in_query(fields)
-                elif _can_be_entered(field, element, (request, *(each.parent for each in parents))):
+                elif _can_be_entered(field, element, (*(each.parent for each in parents), message)):
                     assert isinstance(element, DescMessage)  # noqa: S101 - all else can be parsed
                     pending.append((fields, element))
 
