@@ -237,7 +237,7 @@ class KeyAddress:
             if self._complaint:
                 logger.info("JWT keys: %s answers again", self._url)
             self._complaint = ""
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a server answers, it is asked again
             complaint = str(error) or type(error).__name__
             if complaint != self._complaint:
                 holds = "the keys before hold on" if self._keys else "no token can be verified until there are some"
@@ -249,7 +249,7 @@ class KeyAddress:
 
 
 def fetch(url: str) -> bytes:
-    """Return what is at an http(s) URL; blocks. Raises ``OSError`` or ``ValueError``.
+    """Return what is at an http(s) URL; blocks. Raises ``OSError``, ``ValueError``, ``http.client.HTTPException``.
 
     It is not followed elsewhere: the operator has named the place that is trusted. Proxies are those of the
     environment, certificates those of the system (or ``SSL_CERT_FILE``).

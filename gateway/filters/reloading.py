@@ -70,6 +70,9 @@ class ReloadedFile(Generic[T]):
                 if stamp != refused:  # Each version is complained of but once; None is a file that is gone.
                     logger.warning("%s: %s cannot be used, what it said holds on: %s", self._what, self._path, error)
                 refused = stamp
+            except Exception:  # A bug of ours must not end this for ever.
+                refused = stamp
+                logger.exception("%s: %s cannot be used, what it said holds on", self._what, self._path)
 
 
 def _stamp(path: Path) -> Stamp:

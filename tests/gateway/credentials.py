@@ -84,6 +84,8 @@ class JwksServer:
         self.body = key_set(jwk("RS256", "one"))
         self.status = 200
         self.headers: dict[str, str] = {}
+        self.raw = b""
+        """What is answered instead of HTTP."""
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.requests = 0
@@ -93,6 +95,9 @@ class JwksServer:
             def do_GET(self) -> None:
                 outer.requests += 1
                 outer.may_answer.wait(20)
+                if outer.raw:
+                    self.wfile.write(outer.raw)
+                    return
                 self.send_response(outer.status)
                 for name, value in outer.headers.items():
                     self.send_header(name, value)
