@@ -81,7 +81,8 @@ async def run(tool: Path, nats_url: str, code: str) -> int:
     server = rpc.Server(nats_url, prefix=PREFIX, options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
     importlib.import_module("servicer").add_to_server(server)  # It needs the generated code.
     await server.start()
-    options = ["--mode", "server", "--conf", str(HERE / "config.yaml"), *sys.argv[1:]]
+    # No more at once than there are likely to be cores: each has 10 seconds to start.
+    options = ["--mode", "server", "--max-servers", "2", "--conf", str(HERE / "config.yaml"), *sys.argv[1:]]
     suite = await asyncio.create_subprocess_exec(tool, *options, "--", sys.executable, str(HERE / "serve.py"))
     try:
         return await suite.wait()

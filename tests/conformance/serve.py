@@ -64,9 +64,10 @@ def is_up(port: int) -> bool:
 def main() -> None:
     wanted = read_request()
     with tempfile.TemporaryDirectory() as folder, socket.socket() as holder:
-        # Nobody else gets this port while it is held; the gateway may listen on it all the same, for it sets this, too.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Nobody else gets this port while it is held. The gateway may listen on it all the same, for it sets the same
+        # option; were it set before, two of us might get one port.
         holder.bind((HOST, 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port = holder.getsockname()[1]
         chosen = options(wanted, port, Path(folder))
         script = ROOT / "tests" / "gateway" / "serve_gateway.py"
