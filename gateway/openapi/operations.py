@@ -178,10 +178,10 @@ class _Describer:
             assert body_field is not None  # noqa: S101 - the route was built with it
             element = None if _is_map_or_list(body_field) else element_of(body_field)
             if _is_raw(element):
-                return {"*/*": {"schema": dict(RAW)}}
+                return _raw_body()
             return {_JSON: _media(self._components.field(body_field), self._examples.field(body_field))}
         if _is_raw(request):
-            return {"*/*": {"schema": dict(RAW)}}
+            return _raw_body()
         # What the path says cannot be said otherwise.
         in_path = frozenset(each.field_path[0] for each in binding.template.variables if len(each.field_path) == 1)
         if len(request.fields) <= MAX_COPIED and in_path & {each.name for each in request.fields}:
@@ -262,6 +262,11 @@ _ENVELOPES = "OK. Messages travel in the envelopes of the Connect protocol, both
 
 def _media(schema: JsonSchema, example: Any) -> dict[str, Any]:
     return {"schema": schema} if example is NOTHING else {"schema": schema, "example": example}
+
+
+def _raw_body() -> dict[str, Any]:
+    # Any type will do; but there are tools that can send nothing of no type.
+    return {media_type: {"schema": dict(RAW)} for media_type in ("application/octet-stream", "*/*")}
 
 
 def _is_raw(element: Element | None) -> bool:

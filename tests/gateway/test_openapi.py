@@ -158,7 +158,7 @@ async def test_bodies_that_are_bytes_and_streams(document: Document) -> None:
     picture = document.operation(f"{SERVICE}.Picture")["responses"]["200"]["content"]
     assert picture == {"*/*": {"schema": raw}}
     attach = document.operation(f"{SERVICE}.Attach")
-    assert attach["requestBody"]["content"] == {"*/*": {"schema": raw}}
+    assert attach["requestBody"]["content"] == {"application/octet-stream": {"schema": raw}, "*/*": {"schema": raw}}
     count = attach["responses"]["200"]["content"]["application/json"]["schema"]
     assert (count["type"], count["format"]) == ("string", "int64"), "response_body"
     watch = document.operation(f"{SERVICE}.Watch")["responses"]["200"]["content"]
@@ -211,7 +211,7 @@ async def test_examples_fit_their_schemas_and_are_taken(client: Client, document
 
 async def test_an_upload_is_one_request(document: Document) -> None:
     upload = document.operation(f"{SERVICE}.Upload")
-    assert upload["requestBody"]["content"].keys() == {"*/*"}
+    assert upload["requestBody"]["content"].keys() == {"application/octet-stream", "*/*"}
     assert upload["x-natsmesh"] == {"method": f"{SERVICE}/Upload", "protocol": "rest", "kind": "client"}
     with pytest.raises(StopIteration):
         document.operation(f"{SERVICE}.Sum.2")

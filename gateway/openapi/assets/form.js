@@ -15,7 +15,7 @@ export class Form {
     [this.mediaType, this.body] = content(way.operation.requestBody);
     this.isStream = way.protocol === "connect" && way.method.kind !== "unary";
     this.isMany = this.isStream && way.method.kind !== "server";
-    this.isRaw = this.mediaType === "*/*";
+    this.isRaw = this.body?.schema?.format === "binary";
     this.element = h("div", { class: "form" }, this.parts());
   }
 
