@@ -24,6 +24,7 @@ from gateway.connect_compression import compressions, readable_headers
 from gateway.connect_exchange import Exchange, add_metadata
 from gateway.connect_streams import request_stream, server_stream
 from gateway.errors import connect_error
+from gateway.grpc_web_text import as_binary, is_text
 from gateway.headers import RequestHead
 from gateway.schema import Method, Schema
 from gateway.unary import Scope, Send, UnaryServer, send_error
@@ -85,6 +86,8 @@ def connect_app(schema: Schema, server: UnaryServer) -> ConnectApp:
             body = connect_error(StatusCode.INVALID_ARGUMENT, _HOW_TO_GET, (), schema.registry)
             await send_error(send, 415, body, b"")
             return
+        if is_text(content_type):
+            scope, receive, send = as_binary(scope, receive, send)
         headers = readable_headers(scope["headers"], compress=server.compress_from is not None)
         exchange = Exchange(info, head, scope, receive, send, server.bodies)
         token = connect_exchange.current.set(exchange)
