@@ -14,6 +14,7 @@ from typing import Any
 from protobuf import (
     DescEnum,
     DescField,
+    DescFieldValueEnum,
     DescFieldValueList,
     DescFieldValueMap,
     DescFieldValueMessage,
@@ -56,7 +57,7 @@ _KINDS = {
 def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unknown: bool) -> Decoder:
     """Return what parses a JSON document as a message. It raises ``BadRequest``; nothing at all is an empty message."""
     from_json = message_type.from_json
-    lenient = _is_read_leniently(message_type.desc())
+    checks = _checks(message_type.desc(), registry)
 
     def decode(document: bytes) -> Message:
         if not document:
@@ -65,8 +66,8 @@ def json_decoder(message_type: type[Message], registry: Registry, *, ignore_unkn
             check_depth(document)
         try:
             message = from_json(document, registry=registry, ignore_unknown_fields=ignore_unknown)
-            if lenient:
-                message.to_json(registry=registry)
+            for each in checks:
+                each(message)
         except Exception as error:
             raise explain(error, document, message_type, registry, ignore_unknown=ignore_unknown) from error
         return message
@@ -90,18 +91,34 @@ _LENIENT = frozenset(f"google.protobuf.{name}" for name in ("FieldMask", "Value"
 """protobuf-py 0.7 reads more as these than it writes: paths that are none, numbers beyond all range."""
 
 
-def _is_read_leniently(descriptor: DescMessage) -> bool:
-    """Tell whether a message may hold one of ``_LENIENT``: what was read is then written once, to see if it fits."""
-    seen: set[str] = set()
+def _checks(descriptor: DescMessage, registry: Registry) -> list[Callable[[Message], object]]:
+    """Return what raises for messages that were read and cannot be written: nothing for most types."""
+    kinds = {descriptor.type_name}
+    has_enums = False
     to_see = [descriptor]
-    while to_see:
-        message = to_see.pop()
-        if message.type_name in _LENIENT:
+    for message in to_see:
+        for field in message.fields:
+            has_enums = has_enums or _is_enum(field)
+            inner = _message_in(field)
+            if inner is not None and inner.type_name not in kinds:
+                kinds.add(inner.type_name)
+                to_see.append(inner)
+    checks: list[Callable[[Message], object]] = []
+    if not _LENIENT.isdisjoint(kinds):
+        checks.append(lambda message: message.to_json(registry=registry))
+    if has_enums:
+        checks.append(lambda message: message.to_binary())  # Numbers of enums are read whatever their size.
+    return checks
+
+
+def _is_enum(field: DescField) -> bool:
+    match field.value:
+        case DescFieldValueEnum():
             return True
-        if message.type_name not in seen:
-            seen.add(message.type_name)
-            to_see += [inner for field in message.fields if (inner := _message_in(field)) is not None]
-    return False
+        case DescFieldValueList(element=inner) | DescFieldValueMap(value=inner):
+            return isinstance(inner, DescEnum)
+        case _:
+            return False
 
 
 def _message_in(field: DescField) -> DescMessage | None:

@@ -252,10 +252,12 @@ def _value_body(request: type[Message], field: DescField, registry: Registry, *,
         value = parse_value(body)
         alone: dict[str, Any] = {field.json_name: value}
         try:
-            return message_from_json_value(request, alone, registry=registry, ignore_unknown_fields=ignore_unknown)
+            message = message_from_json_value(request, alone, registry=registry, ignore_unknown_fields=ignore_unknown)
+            message.to_binary()  # Numbers of enums are read whatever their size.
         except Exception as error:
             document = json.dumps(alone).encode()
             raise explain(error, document, request, registry, ignore_unknown=ignore_unknown) from error
+        return message
 
     return read
 

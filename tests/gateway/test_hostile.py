@@ -78,6 +78,14 @@ async def test_json_that_can_be_read_and_not_be_written(canned: CannedGateway, b
     assert not canned.calls
 
 
+@pytest.mark.parametrize("body", [b'{"colour": 2147483648}', b'{"colours": [1, -9223372036854775809]}'])
+async def test_numbers_of_enums_beyond_all_range(canned: CannedGateway, body: bytes) -> None:
+    """Connect passes over numbers that it does not know; REST takes those that could be known to others."""
+    answer = await canned.client.request("POST", "/v1/echo", body, headers={"content-type": "application/json"})
+    assert answer.status == 400, answer
+    assert not canned.calls
+
+
 @pytest.mark.parametrize("value", [b'"\xff"', b"9" * 5000])
 async def test_malformed_values_of_unknown_fields(canned: CannedGateway, value: bytes) -> None:
     """The parser passes over unknown fields without a look at their values; who looks again must not fail."""
