@@ -98,10 +98,13 @@ class AccessLog:
                 self._writer.put(entry)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._application(scope, receive, send)
-        finally:
-            await self._writer.close()
+        async def forward(message: dict[str, Any]) -> None:
+            # Before the server hears that all is done: it does not wait for what comes after.
+            if message["type"] != "lifespan.startup.complete":
+                await self._writer.close()
+            await send(message)
+
+        await self._application(scope, receive, forward)
 
 
 _WEBSOCKET_STATUS: Final = {

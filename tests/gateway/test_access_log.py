@@ -121,6 +121,29 @@ async def test_everything_is_logged_but_what_machines_ask_all_the_time(tmp_path:
     ]
 
 
+async def test_all_is_written_before_the_server_hears_that_it_may_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    seen: list[tuple[str, int]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for kind in ("startup", "shutdown"):
+                await send({"type": f"lifespan.{kind}.complete"})
+        else:
+            await hello(scope, receive, send)
+
+    wrapped = access_log(application, "text", path)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            for _ in range(100):
+                await Client(wrapped).get("/")
+        seen.append((message["type"], path.read_text().count("\n") if "shutdown" in message["type"] else 0))
+
+    await wrapped({"type": "lifespan"}, None, send)  # type: ignore[arg-type]
+    assert seen == [("lifespan.startup.complete", 0), ("lifespan.shutdown.complete", 100)]
+
+
 async def test_what_breaks_and_who_hangs_up(tmp_path: Path) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError("broken")
