@@ -144,14 +144,17 @@ _OWN_COMPRESSION: Final = ("application/grpc", "application/connect+")
 """These compress each message, and say so in headers of their own."""
 
 
-def around(
-    head: RequestHead, codings: Codings, receive: Receive, send: Send, bodies: BodyReader, minimum: int | None
-) -> tuple[Receive, Send]:
-    """Put compression around the two ends of a request; ``minimum`` None: responses are left alone."""
-    if head.content_type.lower().startswith(_OWN_COMPRESSION):
-        return receive, send
-    if (coding := codings.of_body) is not None:
-        receive = DecompressingReceive(receive, coding, bodies, head.content_length)
-    if minimum is not None and codings.accept:
-        send = CompressingSend(send, codings.accept, minimum)
-    return receive, send
+def decompressing(head: RequestHead, codings: Codings, receive: Receive, bodies: BodyReader) -> Receive:
+    """Return what a request's body comes from: decompressed, if it is compressed as a whole in a way we know."""
+    coding = codings.of_body
+    if coding is None or head.content_type.lower().startswith(_OWN_COMPRESSION):
+        return receive
+    return DecompressingReceive(receive, coding, bodies, head.content_length)
+
+
+def compressing(head: RequestHead, send: Send, minimum: int) -> Send:
+    """Return what a response goes to that is not known yet."""
+    codings = head.codings
+    if codings is None or not codings.accept or head.content_type.lower().startswith(_OWN_COMPRESSION):
+        return send
+    return CompressingSend(send, codings.accept, minimum)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from google.protobuf.any_pb2 import Any as GoogleAny
 
 from gateway.body import BodyReader, ClientGone, Receive
-from gateway.compression_asgi import around
+from gateway.compression_asgi import CompressingSend, compressing, decompressing
 from gateway.connect_stream_error import connect_stream_type, end_of_stream
 from gateway.errors import HttpError, details_of, status_of
 from gateway.grpc_error import grpc_kind, grpc_status, send_grpc_error
@@ -94,6 +95,7 @@ class UnaryServer:
         self.bodies = BodyReader(config.max_body, config.body_patience, config.max_held)
         self.compress_from = config.compression.minimum if config.compression.responses else None
         """Bytes; None: nothing is compressed for clients."""
+        self._compress_from = self.compress_from or sys.maxsize
         self.watch = HangupWatch()
         self.heartbeat = config.heartbeat
         self._timeout = config.timeout
@@ -139,7 +141,9 @@ class UnaryServer:
         finally:
             self.streams -= 1
 
-    async def serve(self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]) -> None:
+    async def serve(  # noqa: PLR0915 - straight through: each call of a function costs
+        self, route: UnaryRoute, scope: Scope, receive: Receive, send: Send, segments: list[bytes]
+    ) -> None:
         """Answer one request."""
         started = perf_counter()
         tracer = self._tracer
@@ -150,10 +154,12 @@ class UnaryServer:
         try:
             head = self.headers.read(scope["headers"])
             request_id = head.request_id or new_request_id()
-            if head.codings is not None:
-                receive, send = around(head, head.codings, receive, send, self.bodies, self.compress_from)
+            codings = head.codings
+            if codings is not None and codings.content:
+                receive = decompressing(head, codings, receive, self.bodies)
             other_way = route.other_way(head, segments)
             if other_way is not None:
+                send = compressing(head, send, self._compress_from)
                 status = await watched(other_way, scope, receive, send, request_id)
                 return
             body = await self.bodies.read(receive, head.content_length) if route.has_body else b""
@@ -172,6 +178,8 @@ class UnaryServer:
             content_type, body = answer(call.response)
             headers = _headers(call, content_type, len(body), request_id)
             status = 200
+            if codings is not None and codings.accept and len(body) >= self._compress_from:
+                send = CompressingSend(send, codings.accept, self._compress_from)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         except ClientGone:
