@@ -52,7 +52,7 @@ VERSIONS = (
 NAMES = (
     b"nats-msg-id", b"Nats-Trace-Only", b"nats-rollup", b"NATS-Expected-Stream", b"nats-service-error",
     b"grpc-status", b"grpc-message", b"grpc-status-details-bin", b"grpc-encoding", b"mesh-instance", b"mesh-reply",
-    b"mesh-window", b"mesh-frame", b"x-auth-subject", b"x-auth-claims", b"x-auth-key", b"traceparent", b"tracestate",
+    b"mesh-window", b"mesh-frame", b"x-claim-sub", b"X-Claim-Sub", b"x-auth-key", b"traceparent", b"tracestate",
     b"baggage", b"connect-x", b":path", b":authority", b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cookie",
     b"authorization", b"x-a-bin", b"te", b"trailer", b"connection", b"upgrade", b"keep-alive", b"proxy-connection",
     b"expect", b"max-forwards", b"content-encoding", b"accept-encoding", b"if-none-match", b"range", b"origin",

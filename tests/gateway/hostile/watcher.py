@@ -17,7 +17,7 @@ _METHODS = (
 _STREAMS = "Ask|Tell|Gather|Talk|Download"
 # Names that a client's headers must never reach a back-end under. The library's own are among them: those it sets.
 _OWN = re.compile(
-    r"(nats|grpc|mesh|connect)-|:|(traceparent|tracestate|baggage|connection|te|transfer-encoding|upgrade|host|content-length)\Z",
+    r"(nats|grpc|mesh|connect|x-claim)-|:|(traceparent|tracestate|baggage|connection|te|transfer-encoding|upgrade|host|content-length)\Z",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
