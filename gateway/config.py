@@ -84,7 +84,7 @@ class Config:
     """A connection on which the head of a request does not come whole in so long (up to twice that) is closed."""
 
     body_patience: Seconds = 20.0
-    """A body of which no part arrives for so long (up to twice that) is refused with 408."""
+    """A body that comes with less than 240 bytes a second for so long (up to twice that) is refused with 408."""
 
     write_patience: Seconds = 60.0
     """A client that takes nothing of its response for so long is cut off."""
