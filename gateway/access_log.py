@@ -19,10 +19,10 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from gateway.access_log_format import AccessLogFormat
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.filters.identity import IDENTITY, Identity
 from gateway.log_writer import LogWriter
-from gateway.unary import CLIENT_GONE, AsgiApp, Scope, Send
+from gateway.unary import CLIENT_GONE
 
 logger = logging.getLogger("gateway.access")
 

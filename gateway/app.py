@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import rpc
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.catalog import Catalog, Route
 from gateway.compression_route import CompressingRoute
 from gateway.config import Config
@@ -32,7 +32,7 @@ from gateway.rest_routes import rest_routes
 from gateway.rest_streams import IS_HEAD
 from gateway.routes import NO_SEGMENTS
 from gateway.schema import ERROR_DETAILS, Schema
-from gateway.unary import Scope, Send, UnaryServer, send_error
+from gateway.unary import UnaryServer, send_error
 from gateway.websocket_handshake import WEBSOCKET, Handshake, OriginCheck
 from gateway.websocket_routes import websocket_routes
 from rpc import Connection, ServiceView, ServiceWatcher, Stats, StatusCode

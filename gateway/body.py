@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from gateway.aging import Aging
+from gateway.asgi import Message, Receive
 from gateway.errors import HttpError
 from rpc import StatusCode
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-
 
 SLOWEST: Final = 240
 """Bytes a second that a body has to come with: less only keeps a connection busy. (Kestrel has the same number.)"""

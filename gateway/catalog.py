@@ -13,11 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.path_template import PathTemplate
 from gateway.routes import RouteTable
 from gateway.schema import Schema, SchemaError, load_schema
-from gateway.unary import Scope, Send
 from gateway.websocket_handshake import WEBSOCKET
 from rpc import ServiceView
 

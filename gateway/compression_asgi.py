@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from gateway.body import BodyReader, Message, Receive
+from gateway.asgi import Message, Receive, Send
+from gateway.body import BodyReader
 from gateway.compression import Coding, Codings, choose, compressed, decompressed
 from gateway.headers import RequestHead
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # What is not named here is compressed already (images, video, archives), or nobody knows.
 _COMPRESSIBLE: Final = re.compile(

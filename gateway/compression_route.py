@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.catalog import Route
 from gateway.compression_asgi import CompressingSend
 from gateway.path_template import PathTemplate
-from gateway.unary import Scope, Send
 
 
 class CompressingRoute:

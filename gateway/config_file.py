@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gateway.config import Config
 from gateway.option_types import ConfigError, Unit, parse_bytes, parse_seconds
 from gateway.toml_lines import Path as Keys
 from gateway.toml_lines import lines_of
@@ -42,7 +41,7 @@ class ConfigFileError(ConfigError):
         super().__init__("\n".join(f"{path}:{line}: {text}" for line, text in self.mistakes))
 
 
-def load_config(path: Path, kind: type[C] = Config) -> C:  # type: ignore[assignment]  # the default is what callers want
+def load_config(path: Path, kind: type[C]) -> C:
     """Return the options in a file. Relative file names in it are relative to its folder.
 
     Raises ``ConfigFileError`` with all mistakes, or ``OSError`` when the file cannot be read.

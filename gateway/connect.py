@@ -14,7 +14,7 @@ from functools import partial
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.connect_endpoints import ConnectApp, connect_app
 from gateway.errors import BadRequest, HttpError, connect_error
 from gateway.headers import RequestHead
@@ -22,7 +22,7 @@ from gateway.json_codec import json_decoder, json_encoder
 from gateway.path_template import PathTemplate
 from gateway.schema import Method, Schema
 from gateway.transcode import JSON, Answer, ResponseError
-from gateway.unary import AsgiApp, Scope, Send, UnaryServer
+from gateway.unary import UnaryServer
 from rpc import IdempotencyLevel, Stats, StatusCode
 
 PROTO = b"application/proto"

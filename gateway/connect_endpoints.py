@@ -18,7 +18,7 @@ from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication, Endpoint
 
 from gateway import connect_exchange
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.connect_codecs import BinaryCodec, Converter, JsonCodec, Response
 from gateway.connect_compression import compressions, readable_headers
 from gateway.connect_exchange import Exchange, add_metadata
@@ -27,7 +27,7 @@ from gateway.errors import connect_error
 from gateway.grpc_web_text import as_binary, is_text
 from gateway.headers import RequestHead
 from gateway.schema import Method, Schema
-from gateway.unary import Scope, Send, UnaryServer, send_error
+from gateway.unary import UnaryServer, send_error
 from rpc import Call, StatusCode, StatusError
 from rpc import MethodInfo as CalledMethod
 

@@ -11,12 +11,12 @@ from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.request import Headers, RequestContext
 from protobuf import wkt
 
-from gateway.body import BodyReader, Message, Receive
+from gateway.asgi import Message, Receive, Scope, Send
+from gateway.body import BodyReader
 from gateway.errors import HttpError, details_of, status_of
 from gateway.hangup import on_disconnect
 from gateway.headers import RequestHead, answer_headers
 from gateway.http_status import CONNECT_NAME
-from gateway.unary import Scope, Send
 from rpc import Call, Metadata, MethodInfo, StatusCode, StatusError
 
 _COMPRESSED = 1

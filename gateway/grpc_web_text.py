@@ -10,9 +10,8 @@ import binascii
 import re
 from typing import Any, Final
 
-from gateway.body import Message, Receive
+from gateway.asgi import Message, Receive, Scope, Send
 from gateway.errors import BadRequest
-from gateway.unary import Scope, Send
 
 _BINARY: Final = b"application/grpc-web"
 _TEXT: Final = b"application/grpc-web-text"

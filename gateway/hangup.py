@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from gateway.aging import Aging
-from gateway.body import Receive
+from gateway.asgi import Receive
 from rpc import Call, StatusCode
 
 INTERVAL = 0.05

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.connect import literal_template
-from gateway.unary import Scope, Send
 from rpc import telemetry
 from rpc.telemetry import WorkerStats
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.compression import ACCEPTED, Codings
 from gateway.errors import HttpError, rest_error
 from gateway.headers import RequestHead
@@ -14,7 +14,7 @@ from gateway.http_rule import Binding
 from gateway.patch_mask import PatchTranscoder, fills_mask
 from gateway.schema import Method, Schema
 from gateway.transcode import Answer, RequestTranscoder, response_transcoder
-from gateway.unary import AsgiApp, Scope, Send, UnaryServer
+from gateway.unary import UnaryServer
 from rpc import Stats, StatusCode
 
 

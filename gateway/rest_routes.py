@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from gateway.asgi import AsgiApp
 from gateway.errors import HttpError
 from gateway.headers import RequestHead
 from gateway.http_rule import Binding, RuleError, bindings
@@ -12,7 +13,7 @@ from gateway.rest import RestRoute
 from gateway.rest_streams import ServerStreamRoute
 from gateway.schema import Method, Schema
 from gateway.transcode import takes_raw
-from gateway.unary import AsgiApp, UnaryServer
+from gateway.unary import UnaryServer
 from gateway.uploads import UploadRoute
 from rpc import Stats, StatusCode
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.errors import details_of, rest_error, status_of
 from gateway.headers import RequestHead, answer_headers
 from gateway.http_rule import Binding
@@ -22,7 +22,7 @@ from gateway.schema import Method, Schema
 from gateway.stream_formats import STREAM_HEADERS, Raw, StreamFormat, json_format
 from gateway.streams import SILENCE, beginning, next_message
 from gateway.transcode import Answer, RequestTranscoder, ResponseError, answers_raw, response_transcoder
-from gateway.unary import AsgiApp, Scope, Send, UnaryServer, answer_error
+from gateway.unary import UnaryServer, answer_error
 from rpc import Call, Metadata, OpenCall, Stats, StatusCode, StatusError
 
 logger = logging.getLogger(__name__)

@@ -26,13 +26,13 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.supervisors import Multiprocess
 
 from gateway.app import Gateway
+from gateway.asgi import AsgiApp
 from gateway.config import Config
 from gateway.filters import application
 from gateway.http_protocol import HttpProtocol, websocket_protocol
 from gateway.open_files import with_room
 from gateway.patience import PatientConfig
 from gateway.tls import Certificates
-from gateway.unary import AsgiApp
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import BodyReader, ClientGone, Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
+from gateway.body import BodyReader, ClientGone
 from gateway.compression_asgi import CompressingSend, compressing, decompressing
 from gateway.connect_stream_error import connect_stream_type, end_of_stream
 from gateway.errors import HttpError, details_of, status_of
@@ -29,14 +30,10 @@ from gateway.transcode import JSON, Answer, ResponseError
 from rpc import Call, Handler, MethodInfo, OpenCall, StatusCode, StatusError
 
 if TYPE_CHECKING:
-    from gateway.config import Config  # has the options of filters in it, which stand on this module
+    from gateway.config import Config
     from rpc.telemetry import HttpTracer  # loads OpenTelemetry
 
 logger = logging.getLogger(__name__)
-
-Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TEXT = b"text/plain; charset=utf-8"
 

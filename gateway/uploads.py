@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from gateway.body import Message, Receive
+from gateway.asgi import Message, Receive, Scope, Send
 from gateway.errors import HttpError
 from gateway.hangup import on_disconnect
 from gateway.headers import RequestHead, answer_headers
@@ -21,7 +21,7 @@ from gateway.http_rule import Binding
 from gateway.rest_streams import Response, ServerStreamRoute
 from gateway.schema import Method, Schema
 from gateway.transcode import chunk_encoder
-from gateway.unary import Scope, Send, UnaryServer
+from gateway.unary import UnaryServer
 from rpc import Call, OpenCall, Stats, StatusCode, StatusError
 
 MAX_CHUNK = 128 * 1024

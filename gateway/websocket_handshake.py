@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from gateway.body import Message, Receive
+from gateway.asgi import Message, Receive, Scope, Send
 from gateway.errors import BadRequest, Headers, HttpError
 from gateway.headers import HeaderReader
 from gateway.query import parse_query
-from gateway.unary import Scope, Send
 from rpc import StatusCode
 
 WEBSOCKET: Final = "websocket"

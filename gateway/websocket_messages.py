@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gateway.body import Message as AsgiMessage
+from gateway.asgi import Message as AsgiMessage
 from gateway.errors import BadRequest
 from gateway.http_rule import Binding
 from gateway.json_codec import json_decoder, json_encoder

@@ -12,7 +12,7 @@ from functools import partial
 from google.protobuf.any_pb2 import Any as GoogleAny
 from protobuf import Registry
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.connect import literal_template
 from gateway.errors import rest_error
 from gateway.headers import RequestHead
@@ -20,7 +20,7 @@ from gateway.http_rule import RuleError, bindings
 from gateway.path_template import PathTemplate
 from gateway.schema import Method, Schema
 from gateway.transcode import Answer
-from gateway.unary import AsgiApp, Scope, Send, UnaryServer
+from gateway.unary import UnaryServer
 from gateway.websocket_handshake import (
     PROTO_SUBPROTOCOL,
     SWITCHING_PROTOCOLS,

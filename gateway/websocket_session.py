@@ -19,7 +19,7 @@ from typing import Final
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import Message as AsgiMessage
+from gateway.asgi import Message as AsgiMessage
 from gateway.errors import BadRequest, HttpError, details_of, status_of
 from gateway.hangup import on_disconnect
 from gateway.headers import RequestHead, new_request_id

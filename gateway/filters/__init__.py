@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.catalog import Route
 from gateway.errors import HttpError
 from gateway.filters.detour import Detour
 from gateway.path_template import PathTemplate
-from gateway.unary import AsgiApp, Scope, Send, UnaryRoute, UnaryServer
+from gateway.unary import UnaryRoute, UnaryServer
 from rpc import Connection
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from gateway.config_file import load_config
 from gateway.option_types import ConfigError
 
 MAX_KEY: Final = 512
@@ -104,6 +105,4 @@ class ApiKeys:
 
 def load_api_keys(path: Path) -> ApiKeys:
     """Read the file. Raises ``ConfigError`` with the line of each mistake, or ``OSError``."""
-    from gateway.config_file import load_config  # noqa: PLC0415 - which knows all options, those of keys included
-
     return ApiKeys(load_config(path, ApiKeyFile).keys)

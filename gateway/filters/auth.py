@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.errors import Headers, HttpError
 from gateway.filters.api_keys import MAX_KEY, ApiKeys, load_api_keys
 from gateway.filters.auth_options import ALWAYS_PUBLIC, UNQUOTABLE, AuthOptions
@@ -20,7 +20,6 @@ from gateway.filters.identity import IDENTITY, ClaimHeaders, Identity, find_clai
 from gateway.filters.jwt_tokens import MAX_TOKEN, TokenError, TokenVerifier, UnknownKeyError
 from gateway.filters.patterns import Patterns
 from gateway.filters.reloading import ReloadedFile
-from gateway.unary import Scope, Send
 from rpc import StatusCode
 
 if TYPE_CHECKING:

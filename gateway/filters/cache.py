@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.compression import choose
 from gateway.errors import HttpError
 from gateway.filters.cache_options import CacheOptions
 from gateway.filters.cache_rules import directives, entity_tag, has_current, header, lifetime, without_content
 from gateway.filters.cache_store import CacheStore, Stored
 from gateway.headers import CLAIM_PREFIX, RequestHead
-from gateway.unary import Scope, Send
 from rpc import IdempotencyLevel
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.option_types import ConfigError, Seconds
-from gateway.unary import AsgiApp, Scope, Send
 
 ANY: Final = "*"
 

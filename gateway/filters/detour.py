@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
+from gateway.asgi import AsgiApp
 from gateway.errors import HttpError
 from gateway.headers import RequestHead
 from gateway.path_template import PathTemplate
 from gateway.transcode import Answer
-from gateway.unary import AsgiApp, UnaryRoute
+from gateway.unary import UnaryRoute
 from rpc import StatusCode
 
 

@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.any_pb2 import Any as GoogleAny
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.catalog import Route
 from gateway.errors import rest_error
 from gateway.headers import RequestHead
 from gateway.path_template import PathTemplate
 from gateway.schema import ERROR_DETAILS
 from gateway.transcode import Answer
-from gateway.unary import AsgiApp, Scope, Send
 from rpc import MethodInfo, Stats, StatusCode
 
 

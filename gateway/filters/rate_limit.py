@@ -15,7 +15,7 @@ from google.protobuf.any_pb2 import Any as GoogleAny
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.client_address import ClientAddress, parse_networks
 from gateway.errors import Headers, HttpError
 from gateway.filters.auth_options import ALWAYS_PUBLIC
@@ -24,7 +24,6 @@ from gateway.filters.patterns import Patterns, method_name
 from gateway.filters.rate_limit_options import LimitRule, RateLimitOptions
 from gateway.filters.rate_limit_shared import Away, SharedTable
 from gateway.filters.rate_limit_table import Decision, LocalTable, Quota
-from gateway.unary import Scope, Send
 from rpc import KeyValue, StatusCode
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.body import Receive
+from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.option_types import ConfigError
-from gateway.unary import AsgiApp, Scope, Send
 
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")

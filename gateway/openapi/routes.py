@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from importlib import resources
 from urllib.parse import parse_qs
 
-from gateway.body import Receive
+from gateway.asgi import Receive, Scope, Send
 from gateway.connect import literal_template
 from gateway.errors import rest_error
 from gateway.openapi.live import Content, LiveDocument, content
 from gateway.schema import ERROR_DETAILS
-from gateway.unary import Scope, Send
 from rpc import StatusCode
 
 _ASSETS = {

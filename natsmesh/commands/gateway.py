@@ -127,7 +127,7 @@ def _configure(config_file: Path | None, mesh: Mesh, flags: dict[tuple[str, ...]
 
     source = click.get_current_context().get_parameter_source
     try:
-        config = Config() if config_file is None else load_config(config_file)
+        config = Config() if config_file is None else load_config(config_file, Config)
         if source("url") is not ParameterSource.DEFAULT or config.nats_url is None:
             flags["nats_url",] = mesh.url
         if mesh.credentials is not None:

@@ -26,5 +26,5 @@ if __name__ == "__main__":
             **{name: Path(value) if "/" in str(value) else value for name, value in tls.items()}
         )
     file = options.pop("config", None)
-    config = load_config(Path(file)) if file is not None else Config()
+    config = load_config(Path(file), Config) if file is not None else Config()
     sys.exit(run(dataclasses.replace(config, **options), before_start=configure_logging))

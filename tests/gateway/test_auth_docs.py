@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import Config
 from gateway.config_file import load_config
 from gateway.filters.api_keys import load_api_keys
 
@@ -38,6 +39,6 @@ def test_configurations(tmp_path: Path, text: str) -> None:
     file = tmp_path / "gateway.toml"
     needed = '[auth]\napi_keys = "api-keys.toml"\n\n' if text.startswith("[auth.claims]") else ""
     file.write_text(needed + text)
-    config = load_config(file)
+    config = load_config(file, Config)
     assert config.auth is not None or config.rate_limit is not None
     assert load_api_keys(tmp_path / "api-keys.toml")
