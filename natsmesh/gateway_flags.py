@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,47 +9,6 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Quantity(click.ParamType[float]):
-    """A number with a unit."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds or bytes."""
-        if not isinstance(value, str):
-            return float(value)
-        try:
-            return self.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-    def parse(self, text: str) -> float:
-        """Read what was typed. Raises ``ValueError``."""
-        raise NotImplementedError
-
-
-class _Seconds(_Quantity):
-    name = "TIME"
-
-    def parse(self, text: str) -> float:
-        from gateway.option_types import parse_seconds
-
-        try:
-            value = float(text) if text[-1:].isdigit() else parse_seconds(text)
-            if math.isfinite(value):
-                return value
-        except ValueError:
-            pass
-        raise ValueError(f"{text!r}: expected seconds, or a time such as 500ms, 30s, 5m or 2h")
-
-
-class _Size(_Quantity):
-    name = "SIZE"
-
-    def parse(self, text: str) -> float:
-        from gateway.option_types import parse_bytes
-
-        return parse_bytes(text)  # A number alone is refused: is it bytes, is it MiB?
 
 
 class _AccessLog(click.ParamType[Any]):
@@ -79,8 +37,6 @@ class _Header(click.ParamType[Any]):
         return name.strip(), text.strip()
 
 
-SECONDS = _Seconds()
-SIZE = _Size()
 FILE = click.Path(dir_okay=False, path_type=Path)
 """Whether it can be read is said by whoever reads it."""
 ACCESS_LOG = _AccessLog()

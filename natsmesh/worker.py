@@ -37,8 +37,8 @@ class ServeOptions:
     queue: int | None = None
     grace: float = 10.0
     version: str = "0.0.0"
-    max_message: int = 32
-    """MiB of one request. gRPC's own 4 are too few for photos; the gateway takes bodies of 16."""
+    max_message: int = 32 * 1024 * 1024
+    """Bytes of one request. gRPC's own 4 are too few for photos; the gateway takes bodies of 16."""
 
 
 def run_worker(targets: Sequence[str], options: ServeOptions) -> int:
@@ -74,7 +74,7 @@ async def _serve(
     limits: dict[str, Any] = {} if options.queue is None else {"maximum_queued_rpcs": options.queue}
     server = rpc.Server(
         connection,
-        options=[("grpc.max_receive_message_length", options.max_message * 1024 * 1024)],
+        options=[("grpc.max_receive_message_length", options.max_message)],
         maximum_concurrent_rpcs=options.concurrency,
         version=options.version,
         prefix=options.mesh.prefix,

@@ -19,7 +19,7 @@ def serve_command(targets: Sequence[str], options: ServeOptions) -> list[str]:
     """Return the command line of one worker process."""
     words = [sys.executable, "-m", "natsmesh", "serve", *targets, *options.mesh.arguments()]
     words += ["--grace", f"{options.grace:g}", "--service-version", options.version]
-    words += ["--max-message", str(options.max_message)]
+    words += ["--max-message", f"{options.max_message}B"]
     if options.concurrency is not None:
         words += ["--concurrency", str(options.concurrency)]
     if options.queue is not None:

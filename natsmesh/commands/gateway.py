@@ -18,8 +18,9 @@ import click
 from click.core import ParameterSource
 
 from natsmesh.exits import Exit, Failure
-from natsmesh.gateway_flags import ACCESS_LOG, FILE, HEADER, SECONDS, SIZE, flag, given, named
+from natsmesh.gateway_flags import ACCESS_LOG, FILE, HEADER, flag, given, named
 from natsmesh.options import Mesh, mesh_options
+from natsmesh.quantities import SECONDS, SIZE
 
 if TYPE_CHECKING:
     from gateway.config import Config

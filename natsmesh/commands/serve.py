@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from natsmesh.options import Mesh, grace_option, mesh_options
+from natsmesh.quantities import SIZE
 
 
 @click.command("serve")
@@ -18,9 +19,8 @@ from natsmesh.options import Mesh, grace_option, mesh_options
 @click.option("--queue", type=click.IntRange(0), help="Calls that wait in one process; others go elsewhere.")
 @click.option(
     "--max-message",
-    metavar="MIB",
-    type=click.IntRange(1, 1024),
-    default=32,
+    type=SIZE,
+    default="32MiB",
     show_default=True,
     help="Largest request; beyond it RESOURCE_EXHAUSTED.",
 )
@@ -32,7 +32,7 @@ def command(
     workers: int | None,
     concurrency: int | None,
     queue: int | None,
-    max_message: int,
+    max_message: float,
     service_version: str | None,
     grace: float,
     mesh: Mesh,
@@ -47,7 +47,7 @@ def command(
     from natsmesh.worker import ServeOptions, run_worker
 
     version = service_version or default_version()
-    options = ServeOptions(mesh, concurrency, queue, grace, version, max_message)
+    options = ServeOptions(mesh, concurrency, queue, grace, version, int(max_message))
     if workers is None:
         return run_worker(targets, options)
 
