@@ -248,9 +248,9 @@ async def decompressed(coding: Coding, data: bytes, limit: int) -> bytes:
         if len(data) <= _INLINE:
             try:
                 # Nobody can tell how much comes out; little does, as a rule.
-                return coding.decompress(data, min(limit, 8 * _INLINE))
+                return coding.decompress(data, min(limit, 2 * _INLINE))
             except TooLargeError:
-                if limit <= 8 * _INLINE:
+                if limit <= 2 * _INLINE:
                     raise
         return await asyncio.to_thread(coding.decompress, data, limit)
     except TooLargeError:
