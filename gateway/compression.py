@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -85,20 +86,7 @@ class Gzip:
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         """Return what all members hold."""
-        parts: list[bytes] = []
-        while data:
-            _count(parts)
-            decoder = zlib.decompressobj(wbits=31)
-            try:
-                part = decoder.decompress(data, limit + 1)
-            except zlib.error as error:
-                raise MalformedError(str(error)) from error
-            limit = _within(limit, part)
-            parts.append(part)
-            if not decoder.eof:
-                raise MalformedError("it ends too early")
-            data = decoder.unused_data
-        return b"".join(parts)
+        return _in_parts(data, limit, lambda: zlib.decompressobj(wbits=31), zlib.error)
 
 
 class Brotli:
@@ -142,21 +130,41 @@ class Zstd:
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         """Return what all frames hold."""
-        parts: list[bytes] = []
         options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
-        while data:
-            _count(parts)
-            decoder = zstd.ZstdDecompressor(options=options)
-            try:
-                part = decoder.decompress(data, limit + 1)
-            except zstd.ZstdError as error:
-                raise MalformedError(str(error)) from error
-            limit = _within(limit, part)
-            parts.append(part)
-            if not decoder.eof:
-                raise MalformedError("it ends too early")
-            data = decoder.unused_data
-        return b"".join(parts)
+        return _in_parts(data, limit, lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError)
+
+
+class _Decoder(Protocol):
+    """Decompresses one part: a gzip member, a zstd frame."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether its end has been reached."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What follows its end."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Return what it holds, ``max_length`` bytes at most."""
+
+
+def _in_parts(data: bytes, limit: int, decoder_of_part: Callable[[], _Decoder], failure: type[Exception]) -> bytes:
+    """Return what parts that follow one another hold. Raises ``TooLargeError`` or ``MalformedError``."""
+    parts: list[bytes] = []
+    while data:
+        _count(parts)
+        decoder = decoder_of_part()
+        try:
+            part = decoder.decompress(data, limit + 1)
+        except failure as error:
+            raise MalformedError(str(error)) from error
+        limit = _within(limit, part)
+        parts.append(part)
+        if not decoder.eof:
+            raise MalformedError("it ends too early")
+        data = decoder.unused_data
+    return b"".join(parts)
 
 
 def _count(parts: list[bytes]) -> None:
