@@ -98,7 +98,7 @@ async def until_answered(ask: Callable[[], Awaitable[object]]) -> None:
         except (OSError, asyncio.IncompleteReadError, TimeoutError, grpc.aio.AioRpcError):
             if asyncio.get_running_loop().time() > end:
                 raise
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # Between two tries; the state that is waited for tells nobody that it has come.
 
 
 async def measure(name: str, count: int, seconds: float) -> str:
@@ -130,7 +130,7 @@ async def measure(name: str, count: int, seconds: float) -> str:
             for close in closers:
                 with contextlib.suppress(Exception):
                     close()
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # The closed streams are cleared away: what is measured is what stays.
             after_p99 = await unary_p99(port, seconds)
         except Exception as error:
             raise BenchmarkError(f"{name}: {error!r}\n{stage.logs()}") from error

@@ -114,7 +114,7 @@ _WEBSOCKET_STATUS: Final = {
 }
 
 
-def access_log(application: AsgiApp, format: AccessLogFormat | bool, file: Path | None) -> AsgiApp:  # noqa: A002
+def access_log(application: AsgiApp, format: AccessLogFormat | bool, file: Path | None) -> AsgiApp:  # noqa: A002 - the option's name
     """Return an application with a log of what it answers.
 
     With True for a format the lines go to the log ``gateway.access``, as JSON; else to ``file``, or to standard output.
