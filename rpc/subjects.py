@@ -71,6 +71,49 @@ class Subjects:
         """``schema.<sha256>``: asks for a FileDescriptorSet by its digest."""
         return f"{self.prefix}schema.{check_name(digest)}"
 
+    def job(self, service: str, method: str, job_id: str) -> str:
+        """``jobs.<package.Service>.<Method>.<id>``: the request of a durable job, for its workers."""
+        return f"{self.prefix}jobs.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+
+    def job_later(self, service: str, method: str, job_id: str) -> str:
+        """``later.<package.Service>.<Method>.<id>``: a job that the broker hands to its workers in time."""
+        return f"{self.prefix}later.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+
+    def jobs_of(self, service: str, method: str = "*") -> str:
+        """``jobs.<package.Service>.<Method>.*``: all requests of a method, or of a service."""
+        return f"{self.prefix}jobs.{check_name(service)}.{method if method == '*' else check_name(method)}.*"
+
+    def jobs_later_of(self, service: str, method: str = "*") -> str:
+        """``later.<package.Service>.<Method>.*``: all jobs of a method, or of a service, whose time has not come."""
+        return f"{self.prefix}later.{check_name(service)}.{method if method == '*' else check_name(method)}.*"
+
+    def job_cancelled(self, service: str, method: str) -> str:
+        """``mesh.cancelled.<package.Service>.<Method>``: tells the workers which job they need not finish."""
+        return f"{self.prefix}mesh.cancelled.{check_name(service)}.{check_name(method)}"
+
+    def record(self, service: str, method: str, job_id: str) -> str:
+        """``$KV.operations.<package.Service>.<Method>.<id>``: what is known of a job."""
+        key = f"{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+        return f"$KV.{self.jetstream('operations')}.{key}"
+
+    def event(self, event: str, partition: int | None = None) -> str:
+        """``events.<message full name>``, or with the number of a partition behind it: an event."""
+        subject = f"{self.prefix}events.{check_name(event)}"
+        return subject if partition is None else f"{subject}.{partition}"
+
+    def dead_letter(self, kind: str, service: str, method: str, job_id: str) -> str:
+        """``dead.<jobs|events>.<package.Service>.<Method>.<id>``: what nobody could handle."""
+        return f"{self.prefix}dead.{check_name(kind)}.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+
+    @property
+    def dead_letters(self) -> str:
+        """``dead.>``: all dead letters."""
+        return f"{self.prefix}dead.>"
+
+    def jetstream(self, *names: str) -> str:
+        """Return the name of a stream, consumer or bucket of this mesh: parts joined by ``-``, dots become ``_``."""
+        return "-".join(check_name(name).replace(".", "_") for name in (self.prefix.rstrip("."), *names) if name)
+
     def announcement(self, event: str) -> str:
         """``mesh.announce.<up|draining|down>``: an instance says what became of it."""
         return f"{self.prefix}mesh.announce.{check_name(event)}"
