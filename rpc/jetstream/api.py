@@ -177,7 +177,8 @@ class JetStream:
                     if lasting or not may_repeat or self._closed or self._loop.time() + pause > deadline:
                         raise
                     if untaken and ensure is not None:
-                        await ensure()
+                        with contextlib.suppress(ConnectionError):  # JetStream itself is away: the next attempt tells
+                            await ensure()
                 if not self.connection.is_connected:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout_at(deadline):

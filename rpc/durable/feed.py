@@ -1,0 +1,169 @@
+"""Feeds the messages of a consumer to a handler: so many at once, with signs of life, and a stop that loses none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from rpc.jetstream.pull import PullConsumer, PulledMessage, in_progress, retry_after, settle
+from rpc.tasks import TaskSet
+from rpc.transport.base import Connection
+
+logger = logging.getLogger(__name__)
+
+Messages = Sequence[PulledMessage]
+
+PREFETCH_SECONDS: Final = 0.05
+"""Work of so many seconds is fetched ahead: with short handlers the round trip to the broker would rule, with long ones
+a message would wait behind a busy worker while another one is idle."""
+
+MAX_PREFETCH: Final = 512
+
+_WEIGHT: Final = 0.2
+
+
+class Feed:
+    """Calls ``handle`` with the messages of one consumer, one or a batch at a time; ``concurrency`` calls at once.
+
+    ``handle`` settles its messages, whatever happens; when it is cancelled (the grace of a stop is over) it gives them
+    back. ``release`` gives back a message that came but was not begun.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a consumer and its worker are made of
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        *,
+        handle: Callable[[Messages], Awaitable[None]],
+        release: Callable[[PulledMessage], Awaitable[None]],
+        repair: Callable[[], Awaitable[None]],
+        ack_wait: float,
+        concurrency: int = 1,
+        batch: int = 1,
+        batch_wait: float = 0.0,
+    ) -> None:
+        """``ack_wait``: seconds without a sign of life after which the broker delivers a message again."""
+        self._connection = connection
+        self._name = f"{stream}/{consumer}"
+        self._handle = handle
+        self._release = release
+        self._ack_wait = ack_wait
+        self._concurrency = concurrency
+        self._batch = batch
+        self._batch_wait = batch_wait
+        self._pull = PullConsumer(connection, stream, consumer, self._receive, repair=repair)
+        self._waiting: deque[PulledMessage] = deque()
+        self._held: dict[int, PulledMessage] = {}
+        """What we answer for, by its place in the stream: what waits and what is being handled."""
+        self._running = TaskSet()
+        self._tasks = TaskSet()
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._batch_is_due = False
+        self._mean = 0.0
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def running(self) -> int:
+        """How many calls of the handler are under way."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Begin. The connection is connected already, stream and consumer exist."""
+        self._loop = asyncio.get_running_loop()
+        await self._pull.start()
+        self._tasks.spawn(self._give_signs_of_life(), name="natsmesh-in-progress")
+        self._ask()
+
+    async def stop_pulling(self) -> None:
+        """Take no further messages, and give back those that were not begun."""
+        self._stopping = True
+        if self._batch_timer is not None:
+            self._batch_timer.cancel()
+        await self._pull.stop()
+        while self._waiting:
+            message = self._waiting.popleft()
+            self._held.pop(message.sequence, None)
+            await self._release(message)
+
+    async def wait_idle(self, timeout: float) -> None:
+        """Wait until no handler runs, ``timeout`` seconds at most."""
+        await self._running.wait(timeout)
+
+    async def close(self) -> None:
+        """End the handlers that still run; each gives its messages back."""
+        await self._running.close(timeout=5.0)
+        await self._tasks.close()
+
+    # ------------------------------------------------------------------------------------------------- one by one
+
+    def _receive(self, message: PulledMessage) -> None:
+        if message.sequence in self._held:
+            return  # Delivered again although we have it: our signs of life came late.
+        self._held[message.sequence] = message
+        self._waiting.append(message)
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._waiting and not self._stopping and len(self._running) < self._concurrency and self._is_due():
+            messages = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+            self._running.spawn(self._run(messages))
+        self._ask()
+
+    def _is_due(self) -> bool:
+        if self._batch == 1 or len(self._waiting) >= self._batch or self._batch_is_due:
+            self._batch_is_due = False
+            if self._batch_timer is not None:
+                self._batch_timer.cancel()
+                self._batch_timer = None
+            return True
+        if self._batch_timer is None:
+            self._batch_timer = self._loop.call_later(self._batch_wait, self._end_batch)
+        return False
+
+    def _end_batch(self) -> None:
+        self._batch_timer = None
+        self._batch_is_due = True
+        self._pump()
+
+    def _ask(self) -> None:
+        if not self._stopping:
+            free = (self._concurrency - len(self._running)) * self._batch
+            self._pull.want(max(0, free + self._prefetch() - len(self._waiting)))
+
+    def _prefetch(self) -> int:
+        if self._batch > 1:
+            return self._batch
+        if self._mean <= 0.0:
+            return 0
+        return min(MAX_PREFETCH, int(self._concurrency * PREFETCH_SECONDS / self._mean))
+
+    async def _run(self, messages: list[PulledMessage]) -> None:
+        started = self._loop.time()
+        try:
+            await self._handle(messages)
+        except Exception:
+            # Our own bug: the messages are not settled, and come again after their ack_wait.
+            logger.exception("%s: a message could not be handled", self._name)
+        finally:
+            for message in messages:
+                self._held.pop(message.sequence, None)
+            took = self._loop.time() - started
+            self._mean = took if self._mean <= 0.0 else self._mean + _WEIGHT * (took - self._mean)
+            # The task itself counts as running until it has ended.
+            self._loop.call_soon(self._pump)
+
+    async def _give_signs_of_life(self) -> None:
+        while True:
+            await asyncio.sleep(self._ack_wait / 3)
+            for message in list(self._held.values()):
+                await settle(self._connection, message, in_progress())
+
+
+async def give_back(connection: Connection, message: PulledMessage, delay: float = 0.0) -> None:
+    """Have a message delivered again, after ``delay`` seconds."""
+    await settle(connection, message, retry_after(delay))

@@ -1,0 +1,235 @@
+"""A pull consumer: asks JetStream for as many messages as its owner has room for, and never stops asking.
+
+Requests to pull get lost when the broker restarts, a leader changes or a consumer is made anew; each has a time limit
+and a heartbeat, and is made again. Source: NATS ADR-37 (simplified consumers), "Pull requests".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Final
+
+from rpc.jetstream.api import API
+from rpc.tasks import TaskSet
+from rpc.transport.base import Connection, Message, Subscription
+
+logger = logging.getLogger(__name__)
+
+EXPIRES: Final = 30.0
+"""Seconds that a request to pull waits on the server."""
+
+HEARTBEAT: Final = 2.0
+"""Seconds between the server's signs of life while it has no message."""
+
+MAX_BATCH: Final = 10_000
+"""Messages that one request may ask for."""
+
+_CHECK: Final = 1.0
+_PAUSE: Final = 0.5
+_LIVE = "100"
+_PULLS = count(1)
+
+_ACK = b"+ACK"
+_PROGRESS = b"+WPI"
+
+
+class PulledMessage:
+    """A message for which JetStream waits to hear what became of it."""
+
+    __slots__ = ("data", "deliveries", "headers", "published", "reply", "sequence", "subject")
+
+    def __init__(self, message: Message) -> None:
+        """Raises ``ValueError`` for what did not come from a consumer."""
+        self.subject = message.subject
+        self.data = message.data
+        self.headers = message.headers or {}
+        self.reply = message.reply
+        parts = message.reply.split(".")
+        # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>, or, since
+        # nats-server 2.14 with it, with <domain>.<account> before the stream.
+        first = 4 if len(parts) == 9 else 6
+        if parts[:2] != ["$JS", "ACK"] or len(parts) < first + 4:
+            raise ValueError("a message that no consumer sent")
+        self.deliveries = int(parts[first])
+        """How often it has been delivered, this time included."""
+        self.sequence = int(parts[first + 1])
+        """Its place in the stream."""
+        self.published = int(parts[first + 3]) / 1e9
+        """When it was stored, in Unix seconds."""
+
+
+class PullConsumer:
+    """Feeds ``receive`` with messages, as many as ``want`` says. Used from one event loop."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        receive: Callable[[PulledMessage], None],
+        *,
+        repair: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``receive`` is called on the loop and must return at once.
+
+        ``repair`` makes the stream and the consumer when the server says that they do not exist.
+        """
+        self._connection = connection
+        self._subject = f"{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._name = f"{stream}/{consumer}"
+        self._receive = receive
+        self._repair = repair
+        self._inbox = ""
+        self._requests: dict[str, list[float]] = {}
+        """What was asked for: by token, how many are still to come and when the server was heard of last."""
+        self._sequence = 0
+        self._wanted = 0
+        self._asked = 0
+        self._tasks = TaskSet()
+        self._subscription: Subscription | None = None
+        self._remove_listener: Callable[[], None] | None = None
+        self._repairing = False
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self) -> None:
+        """Begin. The connection is connected already, stream and consumer exist."""
+        self._loop = asyncio.get_running_loop()
+        self._inbox = f"{self._connection.inbox}.pull-{next(_PULLS)}."
+        self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._on_message)
+        self._remove_listener = self._connection.on_state_change(self._state_changed)
+        self._tasks.spawn(self._watch(), name="natsmesh-pull")
+
+    async def stop(self) -> None:
+        """Ask for no more, and take in what is on its way: after it no message comes."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._remove_listener is not None:
+            self._remove_listener()
+        await self._tasks.close()
+        if self._subscription is not None:
+            await self._subscription.drain()
+
+    def want(self, number: int) -> None:
+        """Say how many further messages there is room for; called after each change, it asks for what is missing."""
+        self._wanted = number
+        missing = number - self._asked
+        if missing > 0 and not self._stopped and not self._repairing and self._connection.is_connected:
+            self._ask(min(missing, MAX_BATCH))
+
+    def _ask(self, number: int) -> None:
+        self._sequence += 1
+        token = str(self._sequence)
+        self._requests[token] = [number, self._loop.time()]
+        self._asked += number
+        body = {"batch": number, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
+        self._tasks.spawn(self._send(token, json.dumps(body).encode()))
+
+    async def _send(self, token: str, body: bytes) -> None:
+        try:
+            await self._connection.publish(self._subject, body, reply=self._inbox + token)
+        except ConnectionError:
+            self._forget(token)  # The reconnect asks again.
+
+    def _forget(self, token: str) -> None:
+        request = self._requests.pop(token, None)
+        if request is not None:
+            self._asked -= int(request[0])
+
+    def _on_message(self, message: Message) -> None:
+        token = message.subject[len(self._inbox) :]
+        if not message.reply or not message.reply.startswith("$JS.ACK."):
+            self._on_status(token, message)
+            return
+        request = self._requests.get(token)
+        if request is not None:
+            request[0] -= 1
+            request[1] = self._loop.time()
+            self._asked -= 1
+            self._wanted -= 1
+            if request[0] <= 0:
+                del self._requests[token]
+        try:
+            pulled = PulledMessage(message)
+        except ValueError as error:
+            logger.warning("%s: %s", self._name, error)
+            return
+        self._receive(pulled)
+
+    def _on_status(self, token: str, message: Message) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status", "")
+        if status == _LIVE:
+            if token in self._requests:
+                self._requests[token][1] = self._loop.time()
+            if message.reply:  # flow control, which pull consumers do not have; answered all the same
+                self._tasks.spawn(self._connection.publish(message.reply, b""))
+            return
+        self._forget(token)
+        if status == "503" or (status == "409" and "eleted" in headers.get("Description", "")) or status == "404":
+            self._start_repair()
+        elif status not in {"408", "409"}:
+            logger.warning(
+                "%s: JetStream refuses to deliver: %s %s", self._name, status, headers.get("Description", "")
+            )
+            self._start_repair()
+        else:
+            self.want(self._wanted)
+
+    def _start_repair(self) -> None:
+        if not self._repairing and not self._stopped:
+            self._repairing = True
+            self._tasks.spawn(self._repair_until_done(), name="natsmesh-pull-repair")
+
+    async def _repair_until_done(self) -> None:
+        try:
+            while not self._stopped:
+                try:
+                    await self._repair()
+                except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to do but try again
+                    logger.warning("%s cannot be had: %s", self._name, error)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                break
+        finally:
+            self._repairing = False
+        self.want(self._wanted)
+
+    async def _watch(self) -> None:
+        """Forget requests of which the server says nothing any more, and ask again."""
+        while True:
+            await asyncio.sleep(_CHECK)
+            now = self._loop.time()
+            for token, (_, heard) in list(self._requests.items()):
+                if now - heard > 2 * HEARTBEAT + _CHECK:
+                    self._forget(token)
+            self.want(self._wanted)
+
+    def _state_changed(self, connected: bool) -> None:
+        self._requests.clear()
+        self._asked = 0
+        if connected:
+            self.want(self._wanted)
+
+
+async def settle(connection: Connection, message: PulledMessage, verdict: bytes = _ACK) -> None:
+    """Tell JetStream what became of a message. A verdict that gets lost has the message delivered again."""
+    try:
+        await connection.publish(message.reply, verdict)
+    except ConnectionError as error:
+        logger.debug("what became of %s could not be told: %s", message.subject, error)
+
+
+def retry_after(delay: float) -> bytes:
+    """Return the verdict that has a message delivered again after ``delay`` seconds."""
+    return b"-NAK" if delay <= 0 else b'-NAK {"delay": %d}' % int(delay * 1e9)
+
+
+def in_progress() -> bytes:
+    """Return the verdict that gives a handler another ``ack_wait``."""
+    return _PROGRESS
