@@ -92,9 +92,10 @@ $(INSTALLED): pyproject.toml
 	done; \
 	echo "natsmesh needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true). Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,services]'
-	@mkdir -p $(VENV)/protos/google
+	@mkdir -p $(VENV)/protos/google/longrunning
 	@packages="$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
-	  ln -sfn "$$packages/google/api" $(VENV)/protos/google/api && ln -sfn "$$packages/google/rpc" $(VENV)/protos/google/rpc
+	  ln -sfn "$$packages/google/api" $(VENV)/protos/google/api && ln -sfn "$$packages/google/rpc" $(VENV)/protos/google/rpc && \
+	  ln -sfn "$$packages/google/longrunning/operations_proto.proto" $(VENV)/protos/google/longrunning/operations.proto
 	@touch $@
 
 # Written beside gen/ and swapped in, so that a mistake in a .proto leaves the previous code alone.
