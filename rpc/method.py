@@ -9,8 +9,12 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rpc.durable.marks import may_be_durable
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
+
+    from rpc.durable.options import JobOptions, SubscriptionOptions
 
 
 class IdempotencyLevel(enum.Enum):
@@ -38,6 +42,10 @@ class MethodInfo:
     client_streaming: bool = False
     server_streaming: bool = False
     idempotency: IdempotencyLevel = IdempotencyLevel.UNKNOWN
+    job: JobOptions | None = field(default=None, compare=False)
+    """What is said of a durable job; None for every other method."""
+    subscription: SubscriptionOptions | None = field(default=None, compare=False)
+    """What is said of a method that handles events; None for every other method."""
     full_name: str = field(init=False, compare=False)
     """``pkg.Service/Method``: the form that telemetry and people use."""
     path: str = field(init=False, compare=False)
@@ -66,11 +74,22 @@ class MethodInfo:
 
     @classmethod
     def from_descriptor(cls, method: MethodDescriptor) -> MethodInfo:
-        """Build from a protobuf descriptor, with the idempotency level that the ``.proto`` declares."""
+        """Build from a protobuf descriptor, with what the ``.proto`` declares.
+
+        Raises ``rpc.durable.options.OptionsError`` (a ``ValueError``) when it declares a job or a subscription wrongly.
+        """
+        options = method.GetOptions()
+        job = subscription = None
+        if may_be_durable(method, options):
+            from rpc.durable.options import options_of  # noqa: PLC0415 - most processes have neither jobs nor events
+
+            job, subscription = options_of(method)
         return cls(
             method.containing_service.full_name,
             method.name,
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
-            idempotency=IdempotencyLevel(method.GetOptions().idempotency_level),
+            idempotency=IdempotencyLevel(options.idempotency_level),
+            job=job,
+            subscription=subscription,
         )

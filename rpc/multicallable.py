@@ -23,7 +23,7 @@ from rpc.client_calls import (
     UnaryStreamCall,
     UnaryUnaryCall,
 )
-from rpc.discovery.schema import find_service, methods_of
+from rpc.discovery.schema import find_service
 from rpc.metadata import MetadataValue
 from rpc.method import MethodInfo
 
@@ -48,10 +48,10 @@ def method_info(path: str, *, client_streaming: bool = False, server_streaming: 
     """Return what is known of a method, with what its ``.proto`` promises when its descriptor is loaded here."""
     info = MethodInfo.from_path(path, client_streaming=client_streaming, server_streaming=server_streaming)
     service = find_service(info.service)
-    known = None if service is None else methods_of(service).get(info.name)
+    known = None if service is None else service.methods_by_name.get(info.name)
     if known is None or (known.client_streaming, known.server_streaming) != (client_streaming, server_streaming):
         return info  # The stub's word counts for the kind of the call.
-    return known
+    return MethodInfo.from_descriptor(known)
 
 
 class _MultiCallable:

@@ -1,0 +1,1 @@
+"""Durable work: what a ``.proto`` says of jobs and events."""
