@@ -1,0 +1,184 @@
+"""Durable consumers: made when missing, brought up to date, and never so that messages are skipped."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from rpc._version import __version__
+from rpc.jetstream.api import CONSUMER_NOT_FOUND, JetStreamError
+from rpc.jetstream.migration import stored_subjects
+from rpc.jetstream.patience import Requests, patiently
+from rpc.jetstream.specs import (
+    VERSION,
+    ConsumerInfo,
+    ConsumerSpec,
+    MigrationError,
+    any_covers,
+    covers,
+    own_metadata,
+)
+
+logger = logging.getLogger(__name__)
+
+_EXISTS: Final = frozenset({10013, 10148})
+"""JetStream's codes for a consumer of this name that is another."""
+
+_NOT_UNIQUE: Final = frozenset({10099, 10100})
+"""JetStream's codes for two consumers of one message in a work queue."""
+
+
+async def ensure_consumer(
+    js: Requests, stream: str, spec: ConsumerSpec, *, migrate: bool, timeout: float = 10.0
+) -> ConsumerInfo:
+    """Have a durable pull consumer, and return it as it is then.
+
+    One that is missing is made. One that exists is left as it is with ``migrate=False``, and with ``migrate=True`` is
+    given what the mesh manages of it (``ConsumerSpec.managed``); where it began, its replicas, a pause and whatever
+    else operators have set stay.
+
+    Raises ``MigrationError`` when it cannot be used as it is or be changed without skipping messages (nothing was
+    changed then), ``ConnectionError`` when JetStream cannot be reached within ``timeout`` seconds.
+    """
+
+    async def ensure() -> ConsumerInfo:
+        info = await _find(js, stream, spec.name)
+        if info is None:
+            info = await _create(js, stream, spec)
+        if info.created:
+            return info
+        reasons = _unfit(info, stream, spec)
+        if not reasons and not migrate and not any_covers(_filters(info), spec.filter_subject or ">"):
+            takes, wanted = ", ".join(_filters(info)), spec.filter_subject or ">"
+            why = f"it takes {takes} and not {wanted}: start a server of this .proto, which brings it up to date"
+            reasons = [why]
+        if reasons:
+            raise MigrationError(_what(stream, spec), reasons)
+        return await _migrate(js, stream, info, spec) if migrate else info
+
+    return await patiently(_what(stream, spec), ensure, timeout)
+
+
+def _what(stream: str, spec: ConsumerSpec) -> str:
+    return f"consumer {spec.name!r} of stream {stream!r}"
+
+
+async def _find(js: Requests, stream: str, name: str) -> ConsumerInfo | None:
+    try:
+        return _info(await js.request(f"CONSUMER.INFO.{stream}.{name}"))
+    except JetStreamError as error:
+        if error.err_code == CONSUMER_NOT_FOUND:
+            return None
+        raise
+
+
+def _info(reply: dict[str, Any], *, created: bool = False) -> ConsumerInfo:
+    return ConsumerInfo(
+        name=str(reply.get("name", "")),
+        config=reply.get("config", {}),
+        unread=int(reply.get("num_pending", 0)) + int(reply.get("num_ack_pending", 0)),
+        position=int((reply.get("delivered") or {}).get("stream_seq", 0)),
+        created=created,
+    )
+
+
+async def _create(js: Requests, stream: str, spec: ConsumerSpec) -> ConsumerInfo:
+    body = {"stream_name": stream, "config": spec.new(), "action": "create"}
+    try:
+        reply = await js.request(f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+    except JetStreamError as error:
+        if error.err_code in _NOT_UNIQUE:
+            raise MigrationError(_what(stream, spec), [await _taken(js, stream, spec)]) from error
+        if error.err_code not in _EXISTS:
+            raise
+        # Somebody else has made it meanwhile, otherwise than we would have.
+        info = await _find(js, stream, spec.name)
+        if info is None:
+            raise ConnectionError("somebody makes it just now") from error
+        return info
+    logger.info("made consumer %s of stream %s", spec.name, stream)
+    return _info(reply, created=True)
+
+
+async def _taken(js: Requests, stream: str, spec: ConsumerSpec) -> str:
+    """Return whose messages it would take, of a stream that gives each message to one consumer."""
+    reply = await js.request(f"CONSUMER.LIST.{stream}", {})
+    wanted = spec.filter_subject or ">"
+    others = [
+        one.name
+        for one in map(_info, reply.get("consumers") or [])
+        if any(covers(known, wanted) or covers(wanted, known) for known in _filters(one))
+    ]
+    who = ", ".join(repr(name) for name in others) or "another consumer"
+    return (
+        f"{who} takes messages of {wanted!r} already, and each goes to one consumer only: if that is a method that was "
+        f"renamed, remove it when it is done (`nats consumer rm {stream} {others[0] if others else 'NAME'}`)"
+    )
+
+
+def _filters(info: ConsumerInfo) -> list[str]:
+    one = info.config.get("filter_subject")
+    return [one] if one else list(info.config.get("filter_subjects") or [">"])
+
+
+def _unfit(info: ConsumerInfo, stream: str, spec: ConsumerSpec) -> list[str]:
+    """Return why a consumer can never be what the mesh needs."""
+    config, reasons = info.config, []
+    if subject := config.get("deliver_subject"):
+        reasons.append(f"it pushes to {subject!r}, and the mesh pulls")
+    if (policy := config.get("ack_policy")) != "explicit":
+        reasons.append(f"its acknowledgements are {policy!r}, and have to be 'explicit'")
+    if config.get("headers_only"):
+        reasons.append("it delivers headers without their messages")
+    if config.get("backoff"):
+        reasons.append("it has a backoff, which takes the place of ack_wait")
+    if config.get("mem_storage"):
+        reasons.append("it is kept in memory: with the broker, its place would be lost")
+    remove = f"it is another program's, or was changed by hand; remove it (`nats consumer rm {stream} {spec.name}`)"
+    return [f"{reason}: {remove}: what it has handled is handled again then" for reason in reasons]
+
+
+async def _migrate(js: Requests, stream: str, info: ConsumerInfo, spec: ConsumerSpec) -> ConsumerInfo:
+    began = info.config.get("deliver_policy", "all")
+    if began != spec.deliver_policy:
+        logger.info(
+            "consumer %s of stream %s began with %r and goes on from where it is: %r is for new ones",
+            spec.name,
+            stream,
+            began,
+            spec.deliver_policy,
+        )
+    managed = spec.managed()
+    changed = sorted(key for key, value in managed.items() if value != (info.config.get(key) or type(value)()))
+    if info.config.get("filter_subjects"):
+        changed.append("filter_subjects")
+    metadata = own_metadata(info.config)
+    if not changed and VERSION in metadata:
+        return info
+    if reason := await _would_skip(js, stream, info, spec):
+        raise MigrationError(_what(stream, spec), [reason])
+    config = {**info.config, **managed, "metadata": {**metadata, VERSION: __version__}}
+    config.pop("filter_subjects", None)
+    body = {"stream_name": stream, "config": config, "action": "update"}
+    reply = await js.request(f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+    logger.info("changed consumer %s of stream %s: %s", spec.name, stream, ", ".join(changed))
+    return _info(reply)
+
+
+async def _would_skip(js: Requests, stream: str, info: ConsumerInfo, spec: ConsumerSpec) -> str:
+    """Return what nobody would be given any more if the consumer took other subjects; empty if nothing."""
+    wanted, known = spec.filter_subject or ">", _filters(info)
+    change = f"it would take {wanted!r} instead of {', '.join(map(repr, known))}"
+    if info.unread and not all(covers(wanted, one) for one in known):
+        return (
+            f"{change}, and {info.unread} messages are not handled yet, which could be skipped: keep the old "
+            f"server running until `nats consumer info {stream} {spec.name}` shows none"
+        )
+    if info.position and not any_covers(known, wanted):
+        async for subject, _ in stored_subjects(js, stream, wanted):
+            if not any_covers(known, subject):
+                return (
+                    f"{change}, and messages of {subject!r} are stored, of which it would skip those that it has "
+                    f"passed: remove it (`nats consumer rm {stream} {spec.name}`), and all are handled (again)"
+                )
+    return ""
