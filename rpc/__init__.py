@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from rpc.stats import Stats
     from rpc.status import Refusal, StatusCode, StatusError
     from rpc.transport.base import Connection
-    from rpc.transport.jetstream import KeyValue, KeyValueEntry, RevisionError
+    from rpc.transport.jetstream import KeyValue, KeyValueEntry
+    from rpc.transport.jetstream_bucket import RevisionError
 else:
     import importlib
 
@@ -46,7 +47,7 @@ else:
         "MethodInfo": "rpc.method",
         "OpenCall": "rpc.client_calls.opened",
         "Refusal": "rpc.status",
-        "RevisionError": "rpc.transport.jetstream",
+        "RevisionError": "rpc.transport.jetstream_bucket",
         "Server": "rpc.server",
         "ServiceView": "rpc.discovery.watcher",
         "ServiceWatcher": "rpc.discovery.watcher",
