@@ -10,7 +10,6 @@ import asyncio
 import re
 import shutil
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError
+
+from natsmesh.protos import includes
 
 SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 """What is generated for each ``.proto``."""
@@ -142,13 +143,11 @@ class ProtoTree:
         return any(not output.is_file() or output.stat().st_mtime < changed for output in self.outputs(proto))
 
     def _command(self, out: Path, files: list[Path]) -> list[str]:
-        # google/api and google/rpc come from googleapis-common-protos.
-        includes = [self.protos, Path(sysconfig.get_path("purelib"))]
         return [
             sys.executable,
             "-m",
             "grpc_tools.protoc",
-            *(f"-I{include}" for include in includes),
+            *(f"-I{include}" for include in (self.protos, *includes())),
             *(f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")),
             "--include_source_info",
             f"--descriptor_set_out={out / DESCRIPTORS}",
