@@ -49,5 +49,19 @@ class _Size(_Quantity):
         return parse_bytes(text)  # A number alone is refused: is it bytes, is it MiB?
 
 
+class _SyncInterval(_Seconds):
+    name = "TIME|always"
+
+    def parse(self, text: str) -> float:
+        if text == "always":
+            return 0.0
+        seconds = super().parse(text)
+        if seconds <= 0:
+            raise ValueError(f"{text!r}: expected a time such as 500ms, 1s or 2m, or always")
+        return seconds
+
+
 SECONDS = _Seconds()
 SIZE = _Size()
+SYNC_INTERVAL = _SyncInterval()
+"""0 for always."""

@@ -32,6 +32,10 @@ DEFAULT_PORT = 4222
 MAX_PAYLOAD = 16 * 1024 * 1024
 """Bytes of one message, headers included: photos of 8 MB pass in one piece."""
 
+SYNC_INTERVAL = 1.0
+"""Seconds between two fsyncs of messages that are to be kept. nats-server's own default is two minutes, which are a lot
+to lose for what a server without replicas saves by it: `benchmarks/sync_interval.py` measures both."""
+
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
@@ -116,6 +120,7 @@ class Broker:
         host: str = "127.0.0.1",
         store_dir: str | os.PathLike[str] | None = None,
         max_payload: int = MAX_PAYLOAD,
+        sync_interval: float | None = None,
         output: int | IO[Any] | None = None,
         config: str = "",
     ) -> None:
@@ -126,6 +131,9 @@ class Broker:
             host: Address to listen on. Nothing is encrypted and nobody is asked who he is: keep it local.
             store_dir: Where JetStream keeps its data; None keeps it in a temporary folder that ends with this object.
             max_payload: Bytes of the largest message, headers included.
+            sync_interval: Seconds of confirmed messages that a loss of power may take: so often they are forced to the
+                disk. 0 forces each before it is confirmed. None is ``SYNC_INTERVAL`` where data is kept, and
+                nats-server's two minutes where it is temporary. A crash of the broker alone takes none.
             output: File (or descriptor) for the server's log; None keeps it in a file, shown when the start fails.
             config: Further lines for the configuration file, in nats-server's own format.
         """
@@ -133,6 +141,7 @@ class Broker:
         self.port = port
         self._store_dir = None if store_dir is None else Path(store_dir).absolute()
         self._max_payload = max_payload
+        self._sync_interval = sync_interval if sync_interval is not None or store_dir is None else SYNC_INTERVAL
         self._output = output
         self._config = config
         self._name = f"natsmesh-{secrets.token_hex(6)}"
@@ -274,6 +283,7 @@ no_fast_producer_stall: true
 
 jetstream {{
   store_dir: {json.dumps(str(store_dir))}
+  sync_interval: {_sync_interval(self._sync_interval)}
 }}
 {self._config}
 """
@@ -326,6 +336,13 @@ jetstream {{
                     process.kill()
                     process.wait()
             self._process = None
+
+
+def _sync_interval(seconds: float | None) -> str:
+    """Return nats-server's word for how often it forces messages to the disk."""
+    if seconds is None:
+        return '"2m"'
+    return f'"{max(1, round(seconds * 1000))}ms"' if seconds > 0 else "always"
 
 
 def _lock(store_dir: Path) -> int:

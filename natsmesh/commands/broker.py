@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from natsmesh.exits import Exit, Failure, describe_exit
+from natsmesh.quantities import SYNC_INTERVAL
 
 if TYPE_CHECKING:
     from rpc.embedded import Broker
@@ -23,23 +24,40 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where JetStream keeps its data; without it the data ends with the broker.",
 )
-def command(port: int, host: str, store_dir: Path | None) -> int:
+@click.option(
+    "--sync-interval",
+    type=SYNC_INTERVAL,
+    default="1s",
+    show_default=True,
+    help="With --store-dir: how often stored messages are forced to the disk; always: each, before it is confirmed.",
+)
+def command(port: int, host: str, store_dir: Path | None, sync_interval: float) -> int:
     """Start the bundled nats-server, with JetStream, for development and single machines.
 
     It stops with Ctrl-C or SIGTERM, and with whoever started it.
+
+    What JetStream has confirmed survives a crash of the broker (kill -9 too), if --store-dir is given. When the power
+    fails or the machine's kernel crashes, the messages of the last --sync-interval may be lost, although they were
+    confirmed; "always" loses none, and stores more slowly.
     """
     from rpc.embedded import Broker, BrokerError, PortTakenError
 
-    broker = Broker(port=port, host=host, store_dir=store_dir, output=sys.stderr.fileno())
+    broker = Broker(
+        port=port,
+        host=host,
+        store_dir=store_dir,
+        sync_interval=None if store_dir is None else sync_interval,
+        output=sys.stderr.fileno(),
+    )
     try:
-        return asyncio.run(_run(broker))
+        return asyncio.run(_run(broker, sync_interval))
     except PortTakenError as error:
         raise Failure(f"{error} (--port)", Exit.PORT_TAKEN) from error
     except BrokerError as error:
         raise Failure(str(error)) from error
 
 
-async def _run(broker: Broker) -> int:
+async def _run(broker: Broker, sync_interval: float) -> int:
     from natsmesh.control import Control
     from natsmesh.signals import StopSignal
 
@@ -51,6 +69,10 @@ async def _run(broker: Broker) -> int:
             broker.store_dir if broker.keeps_data else "a temporary folder, removed at the end (--store-dir keeps it)"
         )
         click.echo(f"JetStream keeps its data in {folder}")
+        if broker.keeps_data and sync_interval:
+            click.echo(
+                f"If the power fails, what it confirmed in the last {sync_interval:g} s may be lost (--sync-interval)"
+            )
         if control is not None:
             control.ready(url=broker.url)
         while not stop.is_set:
