@@ -108,7 +108,7 @@ def test_many_threads_write_and_read() -> None:
     while any(thread.is_alive() for thread in threads):
         rows = seen(database)
         assert len(set(rows)) == len(rows)
-    assert seen(database) == list(range(1, 219))
+    assert seen(database) == list(range(1, 218))
     database.close()
 
 
