@@ -8,12 +8,13 @@ from typing import Any, Final
 from rpc._version import __version__
 from rpc.jetstream.api import CONSUMER_NOT_FOUND, JetStreamError
 from rpc.jetstream.migration import stored_subjects
-from rpc.jetstream.patience import Requests, patiently
+from rpc.jetstream.patience import Requests, is_passing, patiently
 from rpc.jetstream.specs import (
     VERSION,
     ConsumerInfo,
     ConsumerSpec,
     MigrationError,
+    StreamError,
     any_covers,
     covers,
     own_metadata,
@@ -38,11 +39,12 @@ async def ensure_consumer(
     else operators have set stay.
 
     Raises ``MigrationError`` when it cannot be used as it is or be changed without skipping messages (nothing was
-    changed then), ``ConnectionError`` when JetStream cannot be reached within ``timeout`` seconds.
+    changed then), ``StreamError`` when the broker refuses it or there is no such stream, ``ConnectionError`` when
+    JetStream cannot be reached within ``timeout`` seconds.
     """
 
     async def ensure() -> ConsumerInfo:
-        info = await _find(js, stream, spec.name)
+        info = await _find(js, stream, spec)
         if info is None:
             info = await _create(js, stream, spec)
         if info.created:
@@ -63,13 +65,13 @@ def _what(stream: str, spec: ConsumerSpec) -> str:
     return f"consumer {spec.name!r} of stream {stream!r}"
 
 
-async def _find(js: Requests, stream: str, name: str) -> ConsumerInfo | None:
+async def _find(js: Requests, stream: str, spec: ConsumerSpec) -> ConsumerInfo | None:
     try:
-        return _info(await js.request(f"CONSUMER.INFO.{stream}.{name}"))
+        return _info(await js.request(f"CONSUMER.INFO.{stream}.{spec.name}"))
     except JetStreamError as error:
         if error.err_code == CONSUMER_NOT_FOUND:
             return None
-        raise
+        raise _refused(stream, spec, error) from error
 
 
 def _info(reply: dict[str, Any], *, created: bool = False) -> ConsumerInfo:
@@ -90,14 +92,18 @@ async def _create(js: Requests, stream: str, spec: ConsumerSpec) -> ConsumerInfo
         if error.err_code in _NOT_UNIQUE:
             raise MigrationError(_what(stream, spec), [await _taken(js, stream, spec)]) from error
         if error.err_code not in _EXISTS:
-            raise
+            raise _refused(stream, spec, error) from error
         # Somebody else has made it meanwhile, otherwise than we would have.
-        info = await _find(js, stream, spec.name)
+        info = await _find(js, stream, spec)
         if info is None:
             raise ConnectionError("somebody makes it just now") from error
         return info
     logger.info("made consumer %s of stream %s", spec.name, stream)
     return _info(reply, created=True)
+
+
+def _refused(stream: str, spec: ConsumerSpec, error: JetStreamError) -> Exception:
+    return error if is_passing(error) else StreamError(f"{_what(stream, spec)} is refused by the broker: {error}")
 
 
 async def _taken(js: Requests, stream: str, spec: ConsumerSpec) -> str:
@@ -160,7 +166,10 @@ async def _migrate(js: Requests, stream: str, info: ConsumerInfo, spec: Consumer
     config = {**info.config, **managed, "metadata": {**metadata, VERSION: __version__}}
     config.pop("filter_subjects", None)
     body = {"stream_name": stream, "config": config, "action": "update"}
-    reply = await js.request(f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+    try:
+        reply = await js.request(f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+    except JetStreamError as error:
+        raise _refused(stream, spec, error) from error
     logger.info("changed consumer %s of stream %s: %s", spec.name, stream, ", ".join(changed))
     return _info(reply)
 

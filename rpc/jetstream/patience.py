@@ -28,6 +28,11 @@ class Requests(Protocol):
         ...
 
 
+def is_passing(error: JetStreamError) -> bool:
+    """Return whether the same request may well succeed a moment later."""
+    return error.err_code in _PASSING
+
+
 async def patiently(what: str, work: Callable[[], Awaitable[T]], timeout: float) -> T:
     """Do some work that may be done again, until JetStream could be reached for all of it.
 
@@ -43,7 +48,7 @@ async def patiently(what: str, work: Callable[[], Awaitable[T]], timeout: float)
                 except ConnectionError as error:
                     last = error
                 except JetStreamError as error:
-                    if error.err_code not in _PASSING:
+                    if not is_passing(error):
                         raise
                     last = error
                 await asyncio.sleep(pause * (0.5 + random.random()))

@@ -14,7 +14,7 @@ from rpc._version import __version__
 from rpc.jetstream.api import STREAM_NOT_FOUND, JetStreamError
 from rpc.jetstream.consumers import ensure_consumer
 from rpc.jetstream.migration import cannot_serve, data_at_stake, parse_time, unfit
-from rpc.jetstream.patience import Requests, patiently
+from rpc.jetstream.patience import Requests, is_passing, patiently
 from rpc.jetstream.specs import (
     LIMITS,
     PARTITIONS,
@@ -155,7 +155,7 @@ async def _explained(js: Requests, spec: StreamSpec, error: JetStreamError) -> E
             f"{what} cannot have {spec.replicas or default_replicas()} replicas: {error.description}; "
             "start more servers with JetStream in this cluster, or choose a smaller NATSMESH_REPLICAS"
         )
-    return error
+    return error if is_passing(error) else StreamError(f"{what} is refused by the broker: {error}")
 
 
 async def _streams_with(js: Requests, spec: StreamSpec) -> list[str]:
