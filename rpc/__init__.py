@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rpc.deadline import parse_timeout
     from rpc.discovery.query import discover, fetch_schema
     from rpc.discovery.watcher import ServiceView, ServiceWatcher
+    from rpc.durable.context import Delivery, EventContext, JobContext
     from rpc.metadata import Metadata
     from rpc.metadata import normalize as normalize_metadata
     from rpc.method import IdempotencyLevel, MethodInfo
@@ -31,20 +32,29 @@ if TYPE_CHECKING:
     from rpc.transport.base import Connection
     from rpc.transport.jetstream import KeyValue, KeyValueEntry
     from rpc.transport.jetstream_bucket import RevisionError
+    from rpc.transport.jetstream_objects import Blob, BlobInfo, BlobReader, DataLossError, ObjectStore
 else:
     import importlib
 
     _MODULES = {
+        "Blob": "rpc.transport.jetstream_objects",
+        "BlobInfo": "rpc.transport.jetstream_objects",
+        "BlobReader": "rpc.transport.jetstream_objects",
         "Call": "rpc.call",
         "Channel": "rpc.channel",
         "Connection": "rpc.transport.base",
+        "DataLossError": "rpc.transport.jetstream_objects",
+        "Delivery": "rpc.durable.context",
+        "EventContext": "rpc.durable.context",
         "Handler": "rpc.call",
         "IdempotencyLevel": "rpc.method",
         "Interceptor": "rpc.call",
+        "JobContext": "rpc.durable.context",
         "KeyValue": "rpc.transport.jetstream",
         "KeyValueEntry": "rpc.transport.jetstream",
         "Metadata": "rpc.metadata",
         "MethodInfo": "rpc.method",
+        "ObjectStore": "rpc.transport.jetstream_objects",
         "OpenCall": "rpc.client_calls.opened",
         "Refusal": "rpc.status",
         "RevisionError": "rpc.transport.jetstream_bucket",
@@ -78,16 +88,24 @@ else:
 
 
 __all__ = [
+    "Blob",
+    "BlobInfo",
+    "BlobReader",
     "Call",
     "Channel",
     "Connection",
+    "DataLossError",
+    "Delivery",
+    "EventContext",
     "Handler",
     "IdempotencyLevel",
     "Interceptor",
+    "JobContext",
     "KeyValue",
     "KeyValueEntry",
     "Metadata",
     "MethodInfo",
+    "ObjectStore",
     "OpenCall",
     "Refusal",
     "RevisionError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from grpc import aio
@@ -39,6 +39,9 @@ from rpc.subjects import Subjects
 from rpc.tasks import TaskSet
 from rpc.transport.base import Connection
 from rpc.transport.client import ClientTransport
+
+if TYPE_CHECKING:
+    from rpc.jobs.caller import JobCaller
 
 _RECONNECT_PAUSE = 0.1
 
@@ -80,9 +83,11 @@ class Channel(aio.Channel):
                 raise TypeError(f"{interceptor!r} is not a grpc.aio.ClientInterceptor")
         self._options = read_options(options)
         self._compression = compression
+        self._subjects = Subjects(prefix)
+        self._jobs: JobCaller | None = None
         self._transport = ClientTransport(
             self._connection,
-            Subjects(prefix),
+            self._subjects,
             max_message=self._options.max_receive,
             window=self._options.window,
             silence_limit=self._options.silence_limit,
@@ -131,7 +136,23 @@ class Channel(aio.Channel):
             await _until_cancelled(call, self._start(wait=call.wait_for_ready))
         elif call.wait_for_ready and not self._connection.is_connected and not self._closed:
             await _until_cancelled(call, self._connection.wait_connected())
-        await self._transport(call)
+        if call.info.is_on_jetstream:
+            await (await self._job_caller())(call)
+        else:
+            await self._transport(call)
+
+    async def _job_caller(self) -> JobCaller:
+        """Return what carries calls that JetStream answers, made when it is needed first."""
+        if self._jobs is None:
+            from rpc.jobs.caller import JobCaller  # noqa: PLC0415 - most channels have no use for it
+
+            jobs = JobCaller(self._connection, self._subjects)
+            await jobs.start()
+            if self._jobs is None:
+                self._jobs = jobs
+            else:  # Another call was as early.
+                await jobs.close()
+        return self._jobs
 
     async def _start(self, *, wait: bool = False) -> None:
         async with self._starting:
@@ -277,6 +298,8 @@ class Channel(aio.Channel):
             if grace:
                 await self._transport.wait_idle(grace)
             await self._transport.close()
+        if self._jobs is not None:
+            await self._jobs.close()
         if self._remove_listener is not None:
             self._remove_listener()
         if self._owns_connection:

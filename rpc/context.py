@@ -217,6 +217,10 @@ class ServicerContext(aio.ServicerContext[Any, Any]):
         if self.done():
             raise aio.UsageError("RPC already finished.")
 
+    def for_thread(self, loop: asyncio.AbstractEventLoop) -> SyncServicerContext:
+        """Return this context for a method that is a plain function and runs in a thread."""
+        return SyncServicerContext(self, loop)
+
     # --------------------------------------------------------------------------------------------- how it ends
 
     def add_done_callback(self, callback: Callable[[ServicerContext], None]) -> None:

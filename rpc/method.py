@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rpc.durable.options import JobOptions, SubscriptionOptions
 
 
+OPERATIONS = "google.longrunning.Operations"
+"""The service by which jobs are asked about: every channel answers it."""
+
+
 class IdempotencyLevel(enum.Enum):
     """``google.protobuf.MethodOptions.IdempotencyLevel``: what repeating a call does."""
 
@@ -50,8 +54,11 @@ class MethodInfo:
     """``pkg.Service/Method``: the form that telemetry and people use."""
     path: str = field(init=False, compare=False)
     """``/pkg.Service/Method``: the form of gRPC's ``:path``."""
+    is_on_jetstream: bool = field(init=False, compare=False)
+    """True when the caller's side itself answers it, by JetStream: jobs, and what is asked about them."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "is_on_jetstream", self.job is not None or self.service == OPERATIONS)
         object.__setattr__(self, "full_name", f"{self.service}/{self.name}")
         object.__setattr__(self, "path", f"/{self.service}/{self.name}")
 

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc import aio
@@ -24,6 +24,7 @@ from rpc.discovery.responder import Responder, ServedService, check_version
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
 from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
 from rpc.method import MethodInfo
+from rpc.multicallable import method_info
 from rpc.options import is_compression, read_options
 from rpc.policy import server_stack
 from rpc.policy.compression import compress_responses
@@ -33,6 +34,10 @@ from rpc.stats import Stats
 from rpc.subjects import Subjects
 from rpc.transport.base import Connection
 from rpc.transport.server import ServerTransport
+
+if TYPE_CHECKING:
+    from rpc.dispatch.method import MakeContext
+    from rpc.durable.service import DurableMethods
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +97,7 @@ class Server(aio.Server):
         """Id of this server on the mesh."""
         self._made_in = os.getpid()
         self._transport: ServerTransport | None = None
+        self._durable: DurableMethods | None = None
         self._responder: Responder | None = None
         self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
@@ -158,6 +164,7 @@ class Server(aio.Server):
             silence_limit=self._options.silence_limit,
         )
         services = [self._describe(name) for name in self._service_names]
+        self._durable = self._durable_methods(services)
         for service in services:
             transport.add(service.name, self._lookup(service))
         self._transport = transport
@@ -168,12 +175,52 @@ class Server(aio.Server):
                 await transport.start()
                 await self._responder.start()
                 await self._connection.flush()
+                if self._durable is not None:
+                    await self._durable.start()
             except BaseException:
                 self._transport = None
                 await self._responder.close()
+                if self._durable is not None:
+                    await self._durable.close()
                 await transport.close()
                 raise
             await self._responder.announce("up")
+
+    def _durable_methods(self, services: Iterable[ServedService]) -> DurableMethods | None:
+        """Return what works off the jobs and events of these services, None when they have none."""
+        methods = [
+            info
+            for service in services
+            for info in service.methods.values()
+            if info.job is not None or info.subscription is not None
+        ]
+        if not methods:
+            return None
+        from rpc.durable.service import DurableMethods  # noqa: PLC0415 - most servers have neither jobs nor events
+
+        return DurableMethods(self._connection, self._subjects, self.instance, methods, self._durable_handler)
+
+    def _durable_handler(self, info: MethodInfo, make_context: MakeContext) -> Handler | None:
+        """Return what runs a job or a subscribed method, None when nobody implements it."""
+        if self._resolve(HandlerCallDetails(info.path, ())) is None:
+            return None
+        handler = intercepted(self._resolve_durable, self._interceptors, info, self._executor, make_context)
+        return server_stack(
+            handler,
+            measure=self.stats.interceptor(),
+            trace=None,
+            deadlines=self._deadlines,
+            limit=None,  # a method takes no more than its own max_concurrency
+        )
+
+    def _resolve_durable(self, details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        found = self._resolve(details)
+        info = method_info(details.method)
+        if found is None or info.job is None:
+            return found
+        from rpc.durable.context import result_handler  # noqa: PLC0415 - loaded by then
+
+        return result_handler(found, info.job.response_type)
 
     def _load(self) -> Mapping[str, int]:
         return {"running": self._limit.running, "waiting": self._limit.waiting, "limit": self._limit.limit}
@@ -207,6 +254,8 @@ class Server(aio.Server):
 
         def lookup(method: str) -> tuple[MethodInfo, Handler] | None:
             info = service.methods.get(method) or self._undescribed(service.name, method)
+            if info.job is not None and self._durable is not None:
+                return info, stack(self._durable.enqueue)
             if self._interceptors:
                 return info, stack(intercepted(self._resolve, self._interceptors, info, self._executor))
             found = self._resolve(HandlerCallDetails(info.path, ()))
@@ -254,10 +303,13 @@ class Server(aio.Server):
     async def _idle_or_grace_over(self, transport: ServerTransport) -> None:
         """Wait for the end of the last call, or of the grace."""
         loop = asyncio.get_running_loop()
-        while transport.in_flight and (left := (self._grace_ends or 0.0) - loop.time()) > 0:
+        durable = self._durable
+        while self._in_flight(transport) and (left := (self._grace_ends or 0.0) - loop.time()) > 0:
             self._grace_changed.clear()
             waiting = [
-                asyncio.ensure_future(transport.wait_idle(left)),
+                asyncio.ensure_future(
+                    transport.wait_idle(left) if durable is None or transport.in_flight else durable.wait_idle(left)
+                ),
                 asyncio.ensure_future(self._grace_changed.wait()),
             ]
             try:
@@ -265,8 +317,11 @@ class Server(aio.Server):
             finally:
                 for task in waiting:
                     task.cancel()
-        if transport.in_flight:
-            logger.warning("%d calls were still running when the grace was over", transport.in_flight)
+        if self._in_flight(transport):
+            logger.warning("%d calls were still running when the grace was over", self._in_flight(transport))
+
+    def _in_flight(self, transport: ServerTransport) -> int:
+        return transport.in_flight + (0 if self._durable is None else self._durable.running)
 
     async def _stop(self, transport: ServerTransport) -> None:
         assert self._responder is not None  # noqa: S101 - start() made both
@@ -277,6 +332,8 @@ class Server(aio.Server):
                     return
             await self._responder.announce("draining")
             await self._responder.fall_silent()
+            if self._durable is not None:
+                await self._durable.stop_pulling()
             try:
                 await asyncio.wait_for(transport.drain(), DRAIN_TIMEOUT)
             except TimeoutError:
@@ -285,6 +342,8 @@ class Server(aio.Server):
             self._limit.refuse_waiting()
             await asyncio.sleep(0)  # They are gone before the others are cancelled.
             await transport.abort_all()
+            if self._durable is not None:
+                await self._durable.close()
             await self._responder.announce("down")
             await self._responder.close()
             await transport.close()

@@ -11,8 +11,9 @@ import grpc
 from grpc import aio
 
 from rpc.call import Call, Handler
+from rpc.context import ServicerContext
 from rpc.deadline import current_deadline
-from rpc.dispatch.method import method_handler, started
+from rpc.dispatch.method import MakeContext, method_handler, started
 from rpc.metadata import Metadata
 from rpc.method import MethodInfo
 from rpc.status import Refusal, StatusCode, StatusError
@@ -38,6 +39,7 @@ def intercepted(
     interceptors: Sequence[aio.ServerInterceptor],
     info: MethodInfo,
     executor: Executor | None,
+    make_context: MakeContext = ServicerContext,
 ) -> Handler:
     """Return a Handler that resolves the method anew for each call, through ``grpc.aio.ServerInterceptor``s.
 
@@ -65,7 +67,7 @@ def intercepted(
             raise StatusError(StatusCode.UNKNOWN, f"Unexpected exception in {info.full_name}") from error
         if chosen is None:
             raise StatusError(StatusCode.UNIMPLEMENTED, "Method not found!")
-        await method_handler(chosen, info, executor)(call)
+        await method_handler(chosen, info, executor, make_context)(call)
 
     return serve
 

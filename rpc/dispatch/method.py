@@ -22,15 +22,22 @@ from rpc.status import Refusal, StatusCode, StatusError
 logger = logging.getLogger(__name__)
 
 Run = Callable[[Any, ServicerContext], Any]
+MakeContext = Callable[[Call, Codec], ServicerContext]
 
 _END_OF_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends more than a call. Any other exception is the method's, also where it is no ``Exception``."""
 
 
-def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, executor: Executor | None) -> Handler:
+def method_handler(
+    handler: grpc.RpcMethodHandler[Any, Any],
+    info: MethodInfo,
+    executor: Executor | None,
+    make_context: MakeContext = ServicerContext,
+) -> Handler:
     """Adapt a method, once, when a server is built.
 
-    ``executor`` runs plain functions; None is the event loop's default pool.
+    ``executor`` runs plain functions; None is the event loop's default pool. ``make_context`` makes what the method
+    sees of its call.
     """
     requests, responses = bool(handler.request_streaming), bool(handler.response_streaming)
     # One message where there may be many is fine: an interceptor that refuses calls has such a handler for every kind.
@@ -47,24 +54,25 @@ def method_handler(handler: grpc.RpcMethodHandler[Any, Any], info: MethodInfo, e
     codec = Codec(info, handler.request_deserializer, handler.response_serializer)
     if info.is_unary:
         run = behavior if _is_async(behavior) else in_thread(behavior, executor)
-        return _Serving(info, codec).unary(run)
+        return _Serving(info, codec, make_context).unary(run)
     if responses:
         run = _async_responses(behavior) if _is_async(behavior) else responses_in_thread(behavior, executor)
     else:
         run = behavior if _is_async(behavior) else in_thread(behavior, executor)
-    return _Serving(info, codec).streaming(run, requests=requests, responses=responses)
+    return _Serving(info, codec, make_context).streaming(run, requests=requests, responses=responses)
 
 
 class _Serving:
     """What is common to all calls of one method."""
 
-    def __init__(self, info: MethodInfo, codec: Codec) -> None:
+    def __init__(self, info: MethodInfo, codec: Codec, make_context: MakeContext) -> None:
         self._info = info
         self._codec = codec
+        self._make_context = make_context
 
     def unary(self, run: Run) -> Handler:
         """Serve one request with one response; ``run(request, context)`` gives the response."""
-        codec, info = self._codec, self._info
+        codec, info, make_context = self._codec, self._info, self._make_context
 
         async def serve_unary(call: Call) -> None:
             data = call.request if call.stream is None else await call.receive()
@@ -72,7 +80,7 @@ class _Serving:
                 raise StatusError(StatusCode.INTERNAL, "the request has no message")
             request = codec.decode(data)
             current_deadline.set(call.deadline)
-            context = ServicerContext(call, codec)
+            context = make_context(call, codec)
             try:
                 response = await run(request, context)
                 context.raise_for_status()
@@ -94,11 +102,11 @@ class _Serving:
         ``run`` takes the iterator of ``requests``, or the first one; it gives the response, or sends the ``responses``
         through the context.
         """
-        codec, info = self._codec, self._info
+        codec, info, make_context = self._codec, self._info, self._make_context
 
         async def serve_streaming(call: Call) -> None:
             current_deadline.set(call.deadline)
-            context = ServicerContext(call, codec)
+            context = make_context(call, codec)
             request: Any
             if requests:
                 request = _requests(context)

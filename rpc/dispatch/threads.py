@@ -27,7 +27,7 @@ def in_thread(behavior: Behavior, executor: Executor | None) -> Run:
             request = _BlockingRequests(context, loop)
         # The thread sees the context variables of the call: its deadline, its span.
         variables = contextvars.copy_context()
-        sync_context = SyncServicerContext(context, loop)
+        sync_context = context.for_thread(loop)
         return await loop.run_in_executor(executor, variables.run, _call, behavior, request, sync_context)
 
     return run

@@ -45,8 +45,12 @@ class Feed:
         concurrency: int = 1,
         batch: int = 1,
         batch_wait: float = 0.0,
+        prefetches: bool = True,
     ) -> None:
-        """``ack_wait``: seconds without a sign of life after which the broker delivers a message again."""
+        """``ack_wait``: seconds without a sign of life after which the broker delivers a message again.
+
+        ``prefetches``: whether messages may be fetched before there is a place for them.
+        """
         self._connection = connection
         self._name = f"{stream}/{consumer}"
         self._handle = handle
@@ -55,11 +59,13 @@ class Feed:
         self._concurrency = concurrency
         self._batch = batch
         self._batch_wait = batch_wait
+        self._prefetches = prefetches
         self._pull = PullConsumer(connection, stream, consumer, self._receive, repair=repair)
         self._waiting: deque[PulledMessage] = deque()
         self._held: dict[int, PulledMessage] = {}
         """What we answer for, by its place in the stream: what waits and what is being handled."""
-        self._running = TaskSet()
+        self._handling = TaskSet()
+        self._running = 0
         self._tasks = TaskSet()
         self._batch_timer: asyncio.TimerHandle | None = None
         self._batch_is_due = False
@@ -70,7 +76,7 @@ class Feed:
     @property
     def running(self) -> int:
         """How many calls of the handler are under way."""
-        return len(self._running)
+        return self._running
 
     async def start(self) -> None:
         """Begin. The connection is connected already, stream and consumer exist."""
@@ -92,11 +98,11 @@ class Feed:
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until no handler runs, ``timeout`` seconds at most."""
-        await self._running.wait(timeout)
+        await self._handling.wait(timeout)
 
     async def close(self) -> None:
         """End the handlers that still run; each gives its messages back."""
-        await self._running.close(timeout=5.0)
+        await self._handling.close(timeout=5.0)
         await self._tasks.close()
 
     # ------------------------------------------------------------------------------------------------- one by one
@@ -109,9 +115,10 @@ class Feed:
         self._pump()
 
     def _pump(self) -> None:
-        while self._waiting and not self._stopping and len(self._running) < self._concurrency and self._is_due():
+        while self._waiting and not self._stopping and self._running < self._concurrency and self._is_due():
             messages = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-            self._running.spawn(self._run(messages))
+            self._running += 1
+            self._handling.spawn(self._run(messages))
         self._ask()
 
     def _is_due(self) -> bool:
@@ -132,10 +139,12 @@ class Feed:
 
     def _ask(self) -> None:
         if not self._stopping:
-            free = (self._concurrency - len(self._running)) * self._batch
+            free = (self._concurrency - self._running) * self._batch
             self._pull.want(max(0, free + self._prefetch() - len(self._waiting)))
 
     def _prefetch(self) -> int:
+        if not self._prefetches:
+            return 0
         if self._batch > 1:
             return self._batch
         if self._mean <= 0.0:
@@ -154,8 +163,8 @@ class Feed:
                 self._held.pop(message.sequence, None)
             took = self._loop.time() - started
             self._mean = took if self._mean <= 0.0 else self._mean + _WEIGHT * (took - self._mean)
-            # The task itself counts as running until it has ended.
-            self._loop.call_soon(self._pump)
+            self._running -= 1
+            self._pump()
 
     async def _give_signs_of_life(self) -> None:
         while True:

@@ -41,9 +41,9 @@ def check_schedule(text: str) -> str:
         if text not in NAMED:
             raise ValueError(f"{text!r} is not known: there are @every and {', '.join(sorted(NAMED))}")
         return text
-    fields = text.split(" ")
-    if len(fields) != len(_FIELDS) or "" in fields:
-        raise ValueError(f"{text!r} must have six fields with one space between them, seconds first: '0 30 4 * * *'")
+    fields = [field for field in text.split(" ") if field]
+    if len(fields) != len(_FIELDS):
+        raise ValueError(f"{text!r} must have six fields, seconds first, with spaces between them: '0 30 4 * * *'")
     for field, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
         for part in field.lower().split(","):
             if not _is_valid(part, low, high, names):
