@@ -152,12 +152,6 @@ class StreamSpec:
             "metadata": {VERSION: __version__, **self.metadata()},
         }
 
-    def api_level(self) -> int:
-        """Return the level of JetStream's API that it needs (``$JS.API.INFO`` tells the broker's)."""
-        if self.allow_msg_schedules:
-            return 2
-        return 1 if self.allow_msg_ttl else 0
-
 
 def bucket(
     name: str,

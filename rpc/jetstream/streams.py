@@ -7,12 +7,14 @@ serves declares them (``migrate=True``). Any number of processes may do that at 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from rpc._version import __version__
 from rpc.jetstream.api import STREAM_NOT_FOUND, JetStreamError
 from rpc.jetstream.consumers import ensure_consumer
+from rpc.jetstream.features import Feature, require
 from rpc.jetstream.migration import cannot_serve, data_at_stake, parse_time, unfit
 from rpc.jetstream.patience import Requests, is_passing, patiently
 from rpc.jetstream.specs import (
@@ -52,8 +54,8 @@ _OVERLAP: Final = 10065
 _NO_CLUSTER: Final = 10074
 _NO_PEERS: Final = 10005
 
-_SERVERS: Final = {1: "2.11", 2: "2.12"}
-"""From which nats-server on JetStream's API has a level."""
+_FEATURES: Final = {"allow_msg_ttl": Feature.MESSAGE_TTL, "allow_msg_schedules": Feature.SCHEDULES}
+"""What a stream's options need of the broker."""
 
 
 async def ensure_stream(js: Requests, spec: StreamSpec, *, migrate: bool, timeout: float = 10.0) -> StreamInfo:
@@ -105,7 +107,7 @@ def _info(reply: dict[str, Any], *, created: bool = False) -> StreamInfo:
 
 
 async def _create(js: Requests, spec: StreamSpec) -> StreamInfo:
-    await _check_level(js, spec)
+    await _require(js, spec, spec.managed())
     try:
         reply = await js.request(f"STREAM.CREATE.{spec.name}", spec.new())
     except JetStreamError as error:
@@ -120,18 +122,8 @@ async def _create(js: Requests, spec: StreamSpec) -> StreamInfo:
     return _info(reply, created=True)
 
 
-async def _check_level(js: Requests, spec: StreamSpec) -> None:
-    """Raise ``StreamError`` for a broker that would take an option without a word, and not do it."""
-    level = spec.api_level()
-    if not level:
-        return
-    reply = await js.request("INFO")
-    if int((reply.get("api") or {}).get("level", 0)) < level:
-        feature = "messages that wait for their time" if level > 1 else "messages that end with a time of their own"
-        raise StreamError(
-            f"stream {spec.name!r} needs {feature}, which nats-server has from {_SERVERS[level]} on, and the broker "
-            "is older: update it (`natsmesh broker` starts one that is new enough)"
-        )
+async def _require(js: Requests, spec: StreamSpec, options: Iterable[str]) -> None:
+    await require(js, f"stream {spec.name!r}", *(_FEATURES[option] for option in options if option in _FEATURES))
 
 
 async def _explained(js: Requests, spec: StreamSpec, error: JetStreamError) -> Exception:
@@ -173,8 +165,7 @@ async def _migrate(js: Requests, info: StreamInfo, spec: StreamSpec) -> StreamIn
         return info
     if reasons := await data_at_stake(js, info, spec):
         raise MigrationError(f"stream {spec.name!r}", reasons)
-    if spec.api_level() and {"allow_msg_ttl", "allow_msg_schedules"} & set(changed):
-        await _check_level(js, spec)
+    await _require(js, spec, changed)
     if info.messages and 0 < info.partitions < spec.partitions:
         logger.warning(
             "stream %s: partitions become %d instead of %d, so events of one key that are stored now may be handled "

@@ -11,6 +11,7 @@ import rpc
 from rpc.embedded import Broker
 from rpc.jetstream.api import JetStream
 from rpc.jetstream.consumers import ensure_consumer
+from rpc.jetstream.features import Feature, require
 from rpc.jetstream.specs import ConsumerSpec, MigrationError, StreamError, StreamSpec
 from rpc.jetstream.streams import ensure_stream
 
@@ -113,6 +114,13 @@ class OldBroker:
             else:
                 reply["api"]["level"] = self.level
         return reply
+
+
+async def test_what_only_a_newer_broker_has_is_asked_for_by_name(js: JetStream) -> None:
+    await require(js, "method x.v1.X.M", Feature.REPEATED_SCHEDULES, Feature.MESSAGE_TTL)
+    with pytest.raises(StreamError, match=r"method x\.v1\.X\.M needs .* repeats by a schedule, .* has from 2\.14 on"):
+        await require(OldBroker(3, js), "method x.v1.X.M", Feature.REPEATED_SCHEDULES, Feature.MESSAGE_TTL)
+    await require(OldBroker(None, js), "nothing")
 
 
 @pytest.mark.parametrize(
