@@ -33,11 +33,11 @@ CREATE OR REPLACE VIEW logs AS SELECT * REPLACE (make_timestamp_ns(time) AS time
 """
 _TYPES = (
     *("BIGINT", "BIGINT", "BIGINT", "INTEGER", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR", "BIGINT"),
-    *("VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR", "BIGINT", "MAP(VARCHAR, VARCHAR)"),
+    *("VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR", "BIGINT", "VARCHAR[]", "VARCHAR[]"),
 )
-_INSERT = "INSERT INTO records SELECT " + ", ".join(
-    f"unnest(${place}::{kind}[])" for place, kind in enumerate(_TYPES, start=1)
-)
+_COLUMNS = [f"unnest(${place}::{kind}[])" for place, kind in enumerate(_TYPES, start=1)]
+# Keys and values apart: what DuckDB makes of a dict depends on the dict's content.
+_INSERT = f"INSERT INTO records SELECT {', '.join(_COLUMNS[:-2])}, map({', '.join(_COLUMNS[-2:])})"
 _ASKED = """
 FROM records
 WHERE ($service = '' OR service = $service) AND severity >= $severity AND ($trace_id = '' OR trace_id = $trace_id)
@@ -130,9 +130,10 @@ def _to_row(row: int, record: log_pb2.LogRecord, published: float) -> tuple[Any,
     """What is stored of a record. Anybody on the mesh can publish one, so everything has its bounds."""
     observed = _nanoseconds(record.observed_time) or int(published * 1e9)
     when = _nanoseconds(record.time) or observed
-    attributes = {}
-    for key in sorted(record.attributes)[:MAX_ATTRIBUTES]:
-        attributes[_cut(key, MAX_NAME)] = _cut(record.attributes[key], MAX_VALUE)
+    attributes = {
+        _cut(key, MAX_NAME): _cut(record.attributes[key], MAX_VALUE)
+        for key in sorted(record.attributes)[:MAX_ATTRIBUTES]
+    }
     return (
         row,
         when if when < (published + AHEAD) * 1e9 else int(published * 1e9),
@@ -148,7 +149,8 @@ def _to_row(row: int, record: log_pb2.LogRecord, published: float) -> tuple[Any,
         _cut(record.instance, MAX_NAME),
         _cut(record.host, MAX_NAME),
         record.process_id,
-        attributes,
+        list(attributes),
+        list(attributes.values()),
     )
 
 
