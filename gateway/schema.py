@@ -172,7 +172,11 @@ def _method(method: GoogleMethod, registry: Registry, http: HttpRule | None) -> 
         if message is None:
             raise SchemaError(f"the method {method.name!r} uses {name!r}, which is not in the schema")
         types.append(message.type)
-    return Method(MethodInfo.from_descriptor(method), types[0], types[1], http)
+    try:
+        info = MethodInfo.from_descriptor(method)
+    except ValueError as error:  # What it says of jobs and events is wrong.
+        raise SchemaError(str(error)) from error
+    return Method(info, types[0], types[1], http)
 
 
 def _builtin(*modules: FileDescriptor) -> Registry:

@@ -84,7 +84,7 @@ async def _serve(
     try:
         for servicer in servicers:
             servicer.add_to(server)
-        await server.start()
+        await _start(server)
         garbage.settle()
         logger.info("serving %s as instance %s at %s", ", ".join(names), instance, connection.url)
         if control is not None:
@@ -93,6 +93,15 @@ async def _serve(
         return await _drain(server, options.grace)
     finally:
         await connection.close()
+
+
+async def _start(server: Server) -> None:
+    from rpc.durable.reading import OptionsError
+
+    try:
+        await server.start()
+    except OptionsError as error:  # Starting it again would not help: it is in the .proto.
+        raise Failure(str(error), Exit.USAGE) from error
 
 
 async def _drain(server: Server, grace: float) -> int:

@@ -80,5 +80,5 @@ def test_the_commands_of_the_readme_work(dev: Dev, project: Path) -> None:
 
 
 def test_every_command_explains_itself(programs: Path, tmp_path: Path) -> None:
-    for command in ("broker", "serve", "gateway", "dev", "list", "describe", "call", "version"):
+    for command in ("broker", "serve", "gateway", "dev", "list", "describe", "call", "protos", "version"):
         assert f"natsmesh {command}" in run(programs / "natsmesh", command, "--help", cwd=tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sysconfig
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +14,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
+
+from natsmesh.protos import includes
 
 LIBRARY = Path(__file__).with_name("library.proto")
 
@@ -32,7 +33,7 @@ def compile_proto(text: str, name: str = "test.proto", imported: Mapping[str, st
         arguments = [
             "protoc",
             f"-I{folder}",
-            f"-I{sysconfig.get_path('purelib')}",
+            *(f"-I{include}" for include in includes()),
             f"-I{Path(protoc.__file__).parent / '_proto'}",
             "--include_imports",
             f"--descriptor_set_out={target}",
