@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
+
+from natsmesh.protos import includes
 
 PROTO = """\
 syntax = "proto3";
@@ -73,15 +74,16 @@ def make_project(folder: Path, *, generate: bool = True) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     if generate:
-        (folder / "gen").mkdir()
-        includes = ["-Iproto", f"-I{sysconfig.get_path('purelib')}"]
-        outputs = ["--python_out=gen", "--pyi_out=gen", "--grpc_python_out=gen"]
-        subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, "proto/shop/v1/shop.proto"],
-            cwd=folder,
-            check=True,
-        )
+        compile_project(folder)
     return folder
+
+
+def compile_project(folder: Path) -> None:
+    """Generate the project's code with stock protoc."""
+    (folder / "gen").mkdir(exist_ok=True)
+    outputs = ["--python_out=gen", "--pyi_out=gen", "--grpc_python_out=gen"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *(f"-I{include}" for include in includes())]
+    subprocess.run([*command, *outputs, "proto/shop/v1/shop.proto"], cwd=folder, check=True)
 
 
 def edit(file: Path, old: str, new: str) -> None:

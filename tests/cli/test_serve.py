@@ -13,7 +13,7 @@ import pytest
 import rpc
 from rpc.embedded import Broker
 from tests.cli.commands import Command, Commands, children, closing, is_alive, until
-from tests.cli.projects import edit
+from tests.cli.projects import compile_project, edit
 
 READY = r"^\d\d:.* serving shop\.v1\.Shop as instance (\w+)"
 
@@ -178,6 +178,17 @@ def test_missing_generated_code_is_explained(commands: Commands) -> None:
     serve = commands.start("serve", "services.shop:Shop")
     assert serve.ends() == 2
     serve.says("Is the code generated.*grpc_tools.protoc")
+
+
+def test_wrong_options_in_the_proto_are_explained(commands: Commands) -> None:
+    proto = commands.folder / "proto/shop/v1/shop.proto"
+    edit(proto, "service Shop", 'import "mesh/v1/options.proto";\nservice Shop')
+    edit(proto, "returns (WaitReply);", "returns (WaitReply) { option (mesh.v1.method).max_concurrency = 3; }")
+    compile_project(commands.folder)
+    serve = commands.start("serve", "services.shop:Shop")
+    assert serve.ends() == 2
+    serve.says(r"natsmesh: shop\.v1\.Shop/Wait: \(mesh\.v1\.method\): is for jobs .*: leave it out")
+    assert "Traceback" not in serve.output
 
 
 def test_a_broker_that_is_not_there_is_explained(commands: Commands) -> None:

@@ -16,7 +16,6 @@ HEAD = """
 syntax = "proto3";
 import "google/longrunning/operations.proto";
 import "google/protobuf/empty.proto";
-import "google/protobuf/timestamp.proto";
 import "mesh/v1/options.proto";
 """
 

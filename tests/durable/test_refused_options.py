@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
+import rpc
 from gateway.schema import SchemaError, load_schema
 from rpc import MethodInfo
 from rpc.durable.options import OptionsError, event_of
+from rpc.testing import MemoryMesh
 from tests.durable.contracts import compile_protos, pool_of
 
 OPERATION = "google.longrunning.Operation"
@@ -194,6 +197,20 @@ def test_codes_and_places_that_nobody_knows() -> None:
         options.ParseFromString(data.replace(known, newer))
         method = pool_of(found).FindServiceByName(f"{file.removesuffix('.proto')}.Case").methods[0]
         assert text_of(lambda method=method: MethodInfo.from_descriptor(method)).startswith(text)
+
+
+async def test_neither_servers_nor_stubs_begin_with_them(memory_mesh: MemoryMesh) -> None:
+    text = f"package wrong; {MESSAGES} service Wrong {{ {retry('jitter: 1.1')} rpc Fine(In) returns (Out); }}"
+    descriptor_pool.Default().Add(compile_protos({"wrong.proto": text}).file[-1])
+    server = rpc.Server(memory_mesh.connection())
+    server.add_registered_method_handlers("wrong.Wrong", {})
+    with pytest.raises(OptionsError, match=r"wrong\.Wrong/Do: retry_policy\.jitter"):
+        await server.start()
+    await server.stop(None)
+    async with rpc.Channel(memory_mesh.connection()) as channel:
+        channel.unary_unary("/wrong.Wrong/Fine")
+        with pytest.raises(OptionsError, match=r"wrong\.Wrong/Do: retry_policy\.jitter"):
+            channel.unary_unary("/wrong.Wrong/Do")
 
 
 def test_a_gateway_refuses_such_a_service_alone(files: FileDescriptorSet) -> None:
