@@ -197,8 +197,8 @@ def _import_hint(target: str, error: ImportError) -> str:
     module, missing = target.partition(":")[0], error.name or ""
     if re.search(r"_pb2(_grpc)?\b", str(error)) or (missing and Path("proto", *missing.split(".")).is_dir()):
         return (
-            "Is the code generated? python -m grpc_tools.protoc -Iproto --python_out=gen --pyi_out=gen"
-            " --grpc_python_out=gen FILES (`natsmesh dev` does it for you)"
+            'Is the code generated? python -m grpc_tools.protoc -Iproto -I"$(natsmesh protos)" --python_out=gen'
+            " --pyi_out=gen --grpc_python_out=gen FILES (`natsmesh dev` does it for you)"
         )
     if not isinstance(error, ModuleNotFoundError):
         return ""
