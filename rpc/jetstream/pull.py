@@ -7,6 +7,7 @@ and a heartbeat, and is made again. Source: NATS ADR-37 (simplified consumers), 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -84,11 +85,12 @@ class PullConsumer:
         self._receive = receive
         self._repair = repair
         self._inbox = ""
-        self._requests: dict[str, list[float]] = {}
-        """What was asked for: by token, how many are still to come and when the server was heard of last."""
-        self._sequence = 0
         self._wanted = 0
         self._asked = 0
+        """How many messages have been asked for that have not come. Of a message nobody can tell which request brought
+        it (it comes under its own subject), so this is one number, not one for each."""
+        self._heard = 0.0
+        """When the server has sent anything last."""
         self._tasks = TaskSet()
         self._subscription: Subscription | None = None
         self._remove_listener: Callable[[], None] | None = None
@@ -99,8 +101,8 @@ class PullConsumer:
     async def start(self) -> None:
         """Begin. The connection is connected already, stream and consumer exist."""
         self._loop = asyncio.get_running_loop()
-        self._inbox = f"{self._connection.inbox}.pull-{next(_PULLS)}."
-        self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._on_message)
+        self._inbox = f"{self._connection.inbox}.pull-{next(_PULLS)}"
+        self._subscription = await self._connection.subscribe(self._inbox, self._on_message)
         self._remove_listener = self._connection.on_state_change(self._state_changed)
         self._tasks.spawn(self._watch(), name="natsmesh-pull")
 
@@ -123,37 +125,24 @@ class PullConsumer:
             self._ask(min(missing, MAX_BATCH))
 
     def _ask(self, number: int) -> None:
-        self._sequence += 1
-        token = str(self._sequence)
-        self._requests[token] = [number, self._loop.time()]
+        if not self._asked:
+            self._heard = self._loop.time()
         self._asked += number
         body = {"batch": number, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
-        self._tasks.spawn(self._send(token, json.dumps(body).encode()))
+        self._tasks.spawn(self._send(json.dumps(body).encode()))
 
-    async def _send(self, token: str, body: bytes) -> None:
-        try:
-            await self._connection.publish(self._subject, body, reply=self._inbox + token)
-        except ConnectionError:
-            self._forget(token)  # The reconnect asks again.
-
-    def _forget(self, token: str) -> None:
-        request = self._requests.pop(token, None)
-        if request is not None:
-            self._asked -= int(request[0])
+    async def _send(self, body: bytes) -> None:
+        # Lost with the connection, it is made again with the next one.
+        with contextlib.suppress(ConnectionError):
+            await self._connection.publish(self._subject, body, reply=self._inbox)
 
     def _on_message(self, message: Message) -> None:
-        token = message.subject[len(self._inbox) :]
-        if not message.reply or not message.reply.startswith("$JS.ACK."):
-            self._on_status(token, message)
+        self._heard = self._loop.time()
+        if not message.reply.startswith("$JS.ACK."):
+            self._on_status(message)
             return
-        request = self._requests.get(token)
-        if request is not None:
-            request[0] -= 1
-            request[1] = self._loop.time()
-            self._asked -= 1
-            self._wanted -= 1
-            if request[0] <= 0:
-                del self._requests[token]
+        self._asked = max(0, self._asked - 1)
+        self._wanted -= 1
         try:
             pulled = PulledMessage(message)
         except ValueError as error:
@@ -161,25 +150,19 @@ class PullConsumer:
             return
         self._receive(pulled)
 
-    def _on_status(self, token: str, message: Message) -> None:
+    def _on_status(self, message: Message) -> None:
         headers = message.headers or {}
-        status = headers.get("Status", "")
+        status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == _LIVE:
-            if token in self._requests:
-                self._requests[token][1] = self._loop.time()
-            if message.reply:  # flow control, which pull consumers do not have; answered all the same
-                self._tasks.spawn(self._connection.publish(message.reply, b""))
             return
-        self._forget(token)
-        if status == "503" or (status == "409" and "eleted" in headers.get("Description", "")) or status == "404":
-            self._start_repair()
-        elif status not in {"408", "409"}:
-            logger.warning(
-                "%s: JetStream refuses to deliver: %s %s", self._name, status, headers.get("Description", "")
-            )
-            self._start_repair()
-        else:
+        unfilled = headers.get("Nats-Pending-Messages", "")
+        self._asked = max(0, self._asked - int(unfilled)) if unfilled.isascii() and unfilled.isdigit() else 0
+        if status == "408":  # its time was over
             self.want(self._wanted)
+        elif status in {"404", "503"} or "eleted" in description:
+            self._start_repair()
+        elif status != "409":  # what is refused for now is asked for again in a while
+            logger.warning("%s: JetStream refuses to deliver: %s %s", self._name, status, description)
 
     def _start_repair(self) -> None:
         if not self._repairing and not self._stopped:
@@ -201,17 +184,14 @@ class PullConsumer:
         self.want(self._wanted)
 
     async def _watch(self) -> None:
-        """Forget requests of which the server says nothing any more, and ask again."""
+        """Ask again when the server says nothing any more, not even that it has nothing."""
         while True:
             await asyncio.sleep(_CHECK)
-            now = self._loop.time()
-            for token, (_, heard) in list(self._requests.items()):
-                if now - heard > 2 * HEARTBEAT + _CHECK:
-                    self._forget(token)
+            if self._loop.time() - self._heard > 2 * HEARTBEAT + _CHECK:
+                self._asked = 0
             self.want(self._wanted)
 
     def _state_changed(self, connected: bool) -> None:
-        self._requests.clear()
         self._asked = 0
         if connected:
             self.want(self._wanted)
