@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -55,10 +56,10 @@ class _SyncInterval(_Seconds):
     def parse(self, text: str) -> float:
         if text == "always":
             return 0.0
-        seconds = super().parse(text)
-        if seconds <= 0:
-            raise ValueError(f"{text!r}: expected a time such as 500ms, 1s or 2m, or always")
-        return seconds
+        with contextlib.suppress(ValueError):
+            if (seconds := super().parse(text)) > 0:
+                return seconds
+        raise ValueError(f"{text!r}: expected a time such as 500ms, 1s or 2m, or always")
 
 
 SECONDS = _Seconds()

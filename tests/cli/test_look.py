@@ -186,6 +186,7 @@ def test_broker_runs_in_the_foreground(bare: Commands) -> None:
     broker = bare.start("broker", "--port", "0", "--store-dir", "data")
     url = broker.says(r"NATS is ready at (nats://\S+)")[1]
     broker.says(r"JetStream keeps its data in .*/data$")
+    broker.says(r"If the power fails, what it confirmed in the last 1 s may be lost \(--sync-interval\)")
     assert bare.run("list", NATS_URL=url).returncode == 0
     taken = bare.run("broker", "--port", url.rpartition(":")[2])
     assert taken.returncode == 4
@@ -193,6 +194,19 @@ def test_broker_runs_in_the_foreground(bare: Commands) -> None:
     assert "(--port)" in taken.stderr
     assert broker.stop(signal.SIGINT) == 0
     assert (bare.folder / "data/jetstream").is_dir()
+
+
+def test_broker_says_what_a_loss_of_power_may_take(bare: Commands) -> None:
+    for given, lost in (("always", ""), ("2m", "in the last 120 s")):
+        broker = bare.start("broker", "--port", "0", "--store-dir", "data", "--sync-interval", given)
+        broker.says("JetStream keeps its data")
+        assert broker.stop(signal.SIGINT) == 0
+        assert ("If the power fails" in broker.output) == bool(lost)
+        assert lost in broker.output
+    for given in ("0", "-1s", "never"):
+        wrong = bare.run("broker", "--store-dir", "data", "--sync-interval", given)
+        assert wrong.returncode == 2
+        assert "a time such as 500ms" in wrong.stderr
 
 
 def test_broker_tells_that_the_server_died(bare: Commands) -> None:
