@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from rpc.discovery.query import discover, fetch_schema
     from rpc.discovery.watcher import ServiceView, ServiceWatcher
     from rpc.durable.context import Delivery, EventContext, JobContext
+    from rpc.events.publisher import Publisher
     from rpc.metadata import Metadata
     from rpc.metadata import normalize as normalize_metadata
     from rpc.method import IdempotencyLevel, MethodInfo
+    from rpc.scope import current_connection, publish
     from rpc.server import Server
     from rpc.stats import Stats
     from rpc.status import Refusal, StatusCode, StatusError
@@ -56,6 +58,7 @@ else:
         "MethodInfo": "rpc.method",
         "ObjectStore": "rpc.transport.jetstream_objects",
         "OpenCall": "rpc.client_calls.opened",
+        "Publisher": "rpc.events.publisher",
         "Refusal": "rpc.status",
         "RevisionError": "rpc.transport.jetstream_bucket",
         "Server": "rpc.server",
@@ -66,10 +69,12 @@ else:
         "StatusError": "rpc.status",
         "__version__": "rpc._version",
         "connect": "rpc.connections",
+        "current_connection": "rpc.scope",
         "discover": "rpc.discovery.query",
         "fetch_schema": "rpc.discovery.query",
         "normalize_metadata": "rpc.metadata",
         "parse_timeout": "rpc.deadline",
+        "publish": "rpc.scope",
     }
 
     def __getattr__(name: str) -> object:
@@ -107,6 +112,7 @@ __all__ = [
     "MethodInfo",
     "ObjectStore",
     "OpenCall",
+    "Publisher",
     "Refusal",
     "RevisionError",
     "Server",
@@ -117,9 +123,11 @@ __all__ = [
     "StatusError",
     "__version__",
     "connect",
+    "current_connection",
     "discover",
     "fetch_schema",
     "normalize_metadata",
     "parse_timeout",
+    "publish",
     "telemetry",
 ]

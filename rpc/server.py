@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc import aio
 
-from rpc import telemetry
+from rpc import scope, telemetry
 from rpc.call import Handler
 from rpc.discovery.responder import Responder, ServedService, check_version
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
@@ -86,6 +86,7 @@ class Server(aio.Server):
         self._version = check_version(version)
         self._metadata = dict(metadata or {})
         self._subjects = Subjects(prefix)
+        self._scope = scope.Scope(self._connection, self._subjects.prefix.rstrip("."))
         self._deadlines = Deadlines()
         self._limit = ConcurrencyLimit(maximum_concurrent_rpcs or DEFAULT_CONCURRENCY, maximum_queued_rpcs)
         self._generic: list[grpc.GenericRpcHandler] = []
@@ -170,6 +171,8 @@ class Server(aio.Server):
         self._transport = transport
         self._responder = Responder(self._connection, self._subjects, self.instance, services, self.stats, self._load)
         async with self._starting:
+            # Whoever subscribes here hands its context on to the handlers.
+            token = scope.current.set(self._scope)
             try:
                 await self._connection.connect()
                 await transport.start()
@@ -184,6 +187,8 @@ class Server(aio.Server):
                     await self._durable.close()
                 await transport.close()
                 raise
+            finally:
+                scope.current.reset(token)
             await self._responder.announce("up")
 
     def _durable_methods(self, services: Iterable[ServedService]) -> DurableMethods | None:
@@ -352,6 +357,7 @@ class Server(aio.Server):
             self._stopped.set()
 
     async def _leave_connection(self) -> None:
+        await self._scope.close()
         if self._owns_connection:
             await self._connection.close()
         elif self._connection.is_connected:

@@ -15,8 +15,8 @@ from google.longrunning import operations_pb2
 
 from rpc.call import Call
 from rpc.durable.options import JobOptions
-from rpc.jetstream.api import MESSAGE_ID, JetStream, JetStreamError, PubAck
-from rpc.jetstream.specs import StreamError
+from rpc.jetstream.api import MESSAGE_ID, JetStream, PubAck
+from rpc.jetstream.statuses import FAILURES, status_of
 from rpc.jetstream.streams import ensure_stream
 from rpc.jobs.layout import queue
 from rpc.jobs.names import MAX_REQUEST_ID, JobName, id_of_request, new_id
@@ -37,9 +37,6 @@ RUN_AT: Final = "natsmesh-run-at"
 
 PUBLISH_TIMEOUT: Final = 10.0
 """Seconds that a job without a deadline may take to be accepted."""
-
-_FULL: Final = frozenset({10025, 10047, 10077, 10122, 10023})
-"""JetStream's codes for a stream or an account that takes no more."""
 
 
 class JobCaller:
@@ -77,13 +74,8 @@ class JobCaller:
                 raise
             task.uncancel()
             raise call.cancelled from None
-        except ConnectionError as error:
-            raise StatusError(StatusCode.UNAVAILABLE, str(error)) from error
-        except JetStreamError as error:
-            code = StatusCode.RESOURCE_EXHAUSTED if error.err_code in _FULL else StatusCode.INTERNAL
-            raise StatusError(code, f"JetStream refuses: {error.description}") from error
-        except StreamError as error:
-            raise StatusError(StatusCode.FAILED_PRECONDITION, str(error)) from error
+        except FAILURES as error:
+            raise status_of(error) from error
         finally:
             call.on_cancel(None)
 

@@ -1,0 +1,193 @@
+"""Publishing events: confirmed by JetStream, repeated over reconnects with the same id, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from typing import Any, Final, Self
+
+from google.protobuf.message import Message
+
+from rpc.connections import as_connection
+from rpc.durable.options import EventOptions, event_of
+from rpc.events.layout import partition_of, stream
+from rpc.jetstream.api import MESSAGE_ID, JetStream
+from rpc.jetstream.statuses import FAILURES, status_of
+from rpc.jetstream.streams import ensure_stream
+from rpc.status import StatusCode, StatusError
+from rpc.subjects import Subjects
+from rpc.tasks import TaskSet
+from rpc.transport.base import Connection
+from rpc.transport.stream import HEADER_ROOM
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT: Final = 90.0
+"""Seconds for which an event is tried to be published: a broker may be away for a minute."""
+
+DEFAULT_BUFFER: Final = 10_000
+"""Events that may wait in the buffer of ``offer``."""
+
+_SENDERS: Final = 256
+"""Events of the buffer that are under way at once."""
+
+
+class _Kind:
+    """One type of events: where it goes."""
+
+    __slots__ = ("key", "options", "partitions", "subject", "subjects")
+
+    def __init__(self, options: EventOptions, subjects: Subjects, partitions: int) -> None:
+        self.options = options
+        self.key = options.key
+        self.partitions = partitions
+        self.subject = subjects.event(options.message)
+        self.subjects = [f"{self.subject}.{number}" for number in range(partitions)]
+
+    def subject_of(self, event: Any) -> str:
+        """Return the subject of an event: by its key, if the type has one."""
+        if not self.key:
+            return self.subject
+        return self.subjects[partition_of(getattr(event, self.key), self.partitions)]
+
+
+class Publisher:
+    """Publishes events. ``async with rpc.Publisher() as publisher``; any number of tasks may share one.
+
+    It belongs to one event loop.
+    """
+
+    def __init__(
+        self, target: str | Connection | None = None, *, prefix: str | None = None, buffer: int = DEFAULT_BUFFER
+    ) -> None:
+        """``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
+
+        ``prefix`` separates meshes; None is ``$NATSMESH_PREFIX``, or none. ``buffer`` bounds what ``offer`` takes.
+        """
+        self._connection, self._owns_connection = as_connection(target)
+        self._subjects = Subjects(prefix)
+        self._js = JetStream(self._connection)
+        self._kinds: dict[str, _Kind] = {}
+        self._learning = asyncio.Lock()
+        self._buffer_size = buffer
+        self._buffer: deque[tuple[Message, str]] = deque()
+        self._senders = TaskSet()
+        self._id_prefix = secrets.token_hex(8)
+        self._id_number = 0
+        self._started = False
+        self._closed = False
+        self.dropped = 0
+        """Events that ``offer`` did not take, or that could not be published later."""
+
+    async def start(self) -> None:
+        """Connect. Raises ``ConnectionError`` when NATS cannot be reached."""
+        await self._connection.connect()
+        await self._js.start()
+        self._started = True
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Send what waits in the buffer, ``timeout`` seconds at most, and end; idempotent."""
+        if self._closed:
+            return
+        await self.flush(timeout)
+        self._closed = True
+        await self._senders.close()
+        self.dropped += len(self._buffer)
+        self._buffer.clear()
+        await self._js.close()
+        if self._owns_connection:
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------------------------------------- publishing
+
+    async def publish(self, event: Message, *, id: str = "", timeout: float = DEFAULT_TIMEOUT) -> int:  # noqa: A002
+        """Publish an event, and return its place in the stream of its type, once the broker has stored it.
+
+        ``id`` names the event: one of the same id is stored once within two minutes, which counts over all publishers.
+        Without it the publisher gives one, so that repeating is safe. Any number of publishes may be under way; more
+        than 4096 wait for their turn. Raises ``StatusError``: UNAVAILABLE after ``timeout`` seconds without a
+        confirmation (it may have been stored), RESOURCE_EXHAUSTED when it is too large or the stream is full,
+        FAILED_PRECONDITION when the stream does not fit the ``.proto``.
+        """
+        if self._closed:
+            raise StatusError(StatusCode.CANCELLED, "the publisher is closed")
+        try:
+            if not self._started:
+                await self.start()
+            kind = self._kinds.get(event.DESCRIPTOR.full_name) or await self._learn(event)
+            data = event.SerializeToString()
+            headers = {MESSAGE_ID: id or self._new_id()}
+            ack = await self._js.publish(
+                kind.subject_of(event), data, headers, timeout=timeout, ensure=lambda: self._ensure(kind.options)
+            )
+        except FAILURES as error:
+            raise status_of(error) from error
+        except ValueError as error:
+            limit = self._connection.max_payload - HEADER_ROOM
+            raise StatusError(
+                StatusCode.RESOURCE_EXHAUSTED, f"{event.DESCRIPTOR.full_name}: {error} ({limit} bytes at most)"
+            ) from error
+        return ack.sequence
+
+    def _new_id(self) -> str:
+        self._id_number += 1
+        return f"{self._id_prefix}-{self._id_number}"
+
+    async def _learn(self, event: Message) -> _Kind:
+        """Make sure of the stream of an event's type, once."""
+        name = event.DESCRIPTOR.full_name
+        async with self._learning:
+            if name not in self._kinds:
+                descriptor: Any = event.DESCRIPTOR
+                options = event_of(descriptor)
+                found = await ensure_stream(self._js, stream(self._subjects, options), migrate=False)
+                # The stream's own number counts: all publishers have to spread keys alike.
+                self._kinds[name] = _Kind(options, self._subjects, found.partitions or options.partitions)
+            return self._kinds[name]
+
+    async def _ensure(self, options: EventOptions) -> None:
+        await ensure_stream(self._js, stream(self._subjects, options), migrate=False)
+
+    # ---------------------------------------------------------------------------------------------------- the buffer
+
+    def offer(self, event: Message, *, id: str = "") -> bool:  # noqa: A002
+        """Put an event into the buffer, from where it is published in the background; never waits.
+
+        Returns False, and counts it in ``dropped``, when the buffer is full or the publisher closed. What cannot be
+        published within ``DEFAULT_TIMEOUT`` is dropped, counted and logged.
+        """
+        if self._closed or len(self._buffer) >= self._buffer_size:
+            self.dropped += 1
+            return False
+        self._buffer.append((event, id))
+        if len(self._senders) < min(_SENDERS, len(self._buffer)):
+            self._senders.spawn(self._send(), name="natsmesh-publish")
+        return True
+
+    async def _send(self) -> None:
+        while self._buffer:
+            event, event_id = self._buffer.popleft()
+            try:
+                await self.publish(event, id=event_id)
+            except StatusError as error:
+                self.dropped += 1
+                logger.warning("an event of type %s was dropped: %s", event.DESCRIPTOR.full_name, error)
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Return once all that ``offer`` took is published; False after ``timeout`` seconds if it is not."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._senders:
+                    await self._senders.wait(None)
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,25 @@
+"""What goes wrong with JetStream, as the status of a call."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rpc.jetstream.api import JetStreamError
+from rpc.jetstream.specs import StreamError
+from rpc.status import StatusCode, StatusError
+
+FAILURES: Final = (ConnectionError, JetStreamError, StreamError)
+"""What requests to JetStream raise."""
+
+_FULL: Final = frozenset({10023, 10025, 10047, 10077, 10122})
+"""JetStream's codes for a stream, a server or an account that takes no more."""
+
+
+def status_of(error: Exception) -> StatusError:
+    """Return the status for one of ``FAILURES``."""
+    if isinstance(error, JetStreamError):
+        code = StatusCode.RESOURCE_EXHAUSTED if error.err_code in _FULL else StatusCode.INTERNAL
+        return StatusError(code, f"JetStream refuses: {error.description}")
+    if isinstance(error, StreamError):
+        return StatusError(StatusCode.FAILED_PRECONDITION, str(error))
+    return StatusError(StatusCode.UNAVAILABLE, str(error))
