@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`, with `subscribers`, `streams` or `routes` for the other questions."""
+"""The command line: `python -m benchmarks`, with `jobs`, `events`, `subscribers`, ... for the other questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine, measurement, plot, report, routes, setups, streams, stub, subscribers
+from benchmarks import events, jobs, machine, measurement, plot, report, routes, setups, streams, stub, subscribers
 from benchmarks.measurement import Window
 from benchmarks.processes import ROOT, BenchmarkError
 
@@ -23,10 +23,11 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["peers", "subscribers", "streams", "routes"],
+        choices=["peers", "jobs", "events", "subscribers", "streams", "routes"],
         default="peers",
         help="peers: natsmesh, the floor and the peers (default); subscribers: one against many back-ends; "
-        "streams: all kinds of call and sizes of messages; routes: ten against a thousand",
+        "streams: all kinds of call and sizes of messages; routes: ten against a thousand; "
+        "jobs, events: from publishing to done, natsmesh, the floor and the peers",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one round of 2 s, to see that everything runs; the numbers are rough"
@@ -41,16 +42,18 @@ def main() -> int:
     rounds = options.rounds or (1 if options.quick else 3)
     seconds = options.seconds or (2.0 if options.quick else 6.0)
     folder = options.out or (RESULTS / "quick" if options.quick else RESULTS)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     try:
+        if options.what in {"jobs", "events"}:
+            seconds = options.seconds or (0.5 if options.quick else 1.5)
+            measure = jobs.main if options.what == "jobs" else events.main
+            return measure(rounds, seconds, folder, machine.describe(), command, in_docs=folder == RESULTS)
         if options.what == "streams":
             seconds = options.seconds or (0.4 if options.quick else 1.2)
-            return streams.main(
-                rounds, seconds, folder, machine.describe(), shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-            )
-        if options.what == "subscribers":
-            return subscribers.main(rounds, seconds, folder, machine.describe())
-        if options.what == "routes":
-            return routes.main(rounds, seconds, folder, machine.describe())
+            return streams.main(rounds, seconds, folder, machine.describe(), command)
+        if options.what in {"subscribers", "routes"}:
+            other = subscribers.main if options.what == "subscribers" else routes.main
+            return other(rounds, seconds, folder, machine.describe())
         return peers(rounds, seconds, folder, chosen(options.peers, parser))
     except KeyboardInterrupt:
         return 130
