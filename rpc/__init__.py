@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rpc.discovery.watcher import ServiceView, ServiceWatcher
     from rpc.durable.context import Delivery, EventContext, JobContext
     from rpc.events.publisher import Publisher
+    from rpc.logs.handler import LogHandler
     from rpc.metadata import Metadata
     from rpc.metadata import normalize as normalize_metadata
     from rpc.method import IdempotencyLevel, MethodInfo
@@ -54,6 +55,7 @@ else:
         "JobContext": "rpc.durable.context",
         "KeyValue": "rpc.transport.jetstream",
         "KeyValueEntry": "rpc.transport.jetstream",
+        "LogHandler": "rpc.logs.handler",
         "Metadata": "rpc.metadata",
         "MethodInfo": "rpc.method",
         "ObjectStore": "rpc.transport.jetstream_objects",
@@ -108,6 +110,7 @@ __all__ = [
     "JobContext",
     "KeyValue",
     "KeyValueEntry",
+    "LogHandler",
     "Metadata",
     "MethodInfo",
     "ObjectStore",

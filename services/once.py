@@ -5,6 +5,7 @@ of the events that it came from, are committed in one transaction; events whose 
 over. The numbers are kept as ranges, which are few: nearly all events are written, nearly in order.
 """
 
+import asyncio
 import bisect
 import contextlib
 import logging
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import duckdb
+import grpc
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +167,14 @@ class Database:
             with contextlib.suppress(duckdb.Error):  # a failed commit has rolled back already
                 self._connection.rollback()
             raise
+
+
+async def write_or_retry(context: grpc.aio.ServicerContext, write: Callable[[], object]) -> None:
+    """Run ``write`` in a thread. If it cannot write just now, the batch comes again, as it is, later."""
+    try:
+        await asyncio.to_thread(write)
+    except (duckdb.Error, OSError) as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"cannot be written: {error}")
 
 
 def _open(path: str) -> duckdb.DuckDBPyConnection:

@@ -18,7 +18,7 @@ LogFormat = Literal["text", "json"]
 
 _COLOURS: Final = {"DEBUG": "\033[2m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[1;31m"}
 _RESET: Final = "\033[0m"
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "asctime",
     "message",
     "taskName",
@@ -27,6 +27,8 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "trace_flags",
     "color_message",  # uvicorn's copy of its message, with escapes
 }
+"""What a record has that was not given as ``extra=``."""
+
 _HANDLER_NAME: Final = "natsmesh"
 
 
@@ -38,11 +40,12 @@ class TraceContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
-        record.trace_id, record.span_id, record.trace_flags = _where()
+        record.trace_id, record.span_id, record.trace_flags = current_trace()
         return True
 
 
-def _where() -> tuple[str, str, str]:
+def current_trace() -> tuple[str, str, str]:
+    """Return trace id, span id and flags of the current span in hexadecimal, empty where there is none."""
     trace: Any = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return "", "", ""
@@ -98,7 +101,9 @@ class JsonFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        fields |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in fields}
+        fields |= {
+            key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS and key not in fields
+        }
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
