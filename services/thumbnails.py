@@ -67,7 +67,7 @@ class Thumbnailer(thumbnail_pb2_grpc.ThumbnailerServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TimeoutError:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many large images are being worked on; try again")
-        return httpbody_pb2.HttpBody(content_type=Image.MIME[file_format(image)], data=data)
+        return httpbody_pb2.HttpBody(content_type=content_type(image), data=data)
 
 
 def check_side(name: str, pixels: int) -> int:
@@ -110,6 +110,11 @@ def file_format(image: Image.Image) -> str:
     """Pillow's name of the format that an image came in."""
     # Phones write JPEG files with a second picture inside (depth, HDR), which Pillow names MPO.
     return "JPEG" if image.format in (None, "MPO") else image.format
+
+
+def content_type(image: Image.Image) -> str:
+    """The content type of the format that an image came in, and that its thumbnails have."""
+    return Image.MIME[file_format(image)]
 
 
 def shrink(image: Image.Image, width: int, height: int) -> bytes:
