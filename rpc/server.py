@@ -24,7 +24,6 @@ from rpc.discovery.responder import Responder, ServedService, check_version
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
 from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
 from rpc.method import MethodInfo
-from rpc.multicallable import method_info
 from rpc.options import is_compression, read_options
 from rpc.policy import server_stack
 from rpc.policy.compression import compress_responses
@@ -207,25 +206,24 @@ class Server(aio.Server):
 
     def _durable_handler(self, info: MethodInfo, make_context: MakeContext) -> Handler | None:
         """Return what runs a job or a subscribed method, None when nobody implements it."""
-        if self._resolve(HandlerCallDetails(info.path, ())) is None:
+        from rpc.durable.context import result_handler  # noqa: PLC0415 - loaded by then
+
+        def resolve(details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+            found = self._resolve(details)
+            return found if found is None or info.job is None else result_handler(found, info.job.response_type)
+
+        found = resolve(HandlerCallDetails(info.path, ()))
+        if found is None:
             return None
-        handler = intercepted(self._resolve_durable, self._interceptors, info, self._executor, make_context)
         return server_stack(
-            handler,
+            intercepted(resolve, self._interceptors, info, self._executor, make_context)
+            if self._interceptors
+            else method_handler(found, info, self._executor, make_context),
             measure=self.stats.interceptor(),
             trace=None,
             deadlines=self._deadlines,
             limit=None,  # a method takes no more than its own max_concurrency
         )
-
-    def _resolve_durable(self, details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        found = self._resolve(details)
-        info = method_info(details.method)
-        if found is None or info.job is None:
-            return found
-        from rpc.durable.context import result_handler  # noqa: PLC0415 - loaded by then
-
-        return result_handler(found, info.job.response_type)
 
     def _load(self) -> Mapping[str, int]:
         return {"running": self._limit.running, "waiting": self._limit.waiting, "limit": self._limit.limit}

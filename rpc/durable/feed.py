@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 from rpc.jetstream.pull import PullConsumer, PulledMessage, in_progress, retry_after, settle
@@ -15,12 +15,16 @@ from rpc.transport.base import Connection
 logger = logging.getLogger(__name__)
 
 Messages = Sequence[PulledMessage]
+Handle = Callable[[Messages], Awaitable[Coroutine[None, None, None] | None]]
 
 PREFETCH_SECONDS: Final = 0.05
 """Work of so many seconds is fetched ahead: with short handlers the round trip to the broker would rule, with long ones
 a message would wait behind a busy worker while another one is idle."""
 
 MAX_PREFETCH: Final = 512
+
+MAX_SETTLING: Final = 64
+"""Messages that were handled, and of which the broker is being told, beside those that are being handled."""
 
 _WEIGHT: Final = 0.2
 
@@ -29,7 +33,8 @@ class Feed:
     """Calls ``handle`` with the messages of one consumer, one or a batch at a time; ``concurrency`` calls at once.
 
     ``handle`` settles its messages, whatever happens; when it is cancelled (the grace of a stop is over) it gives them
-    back. ``release`` gives back a message that came but was not begun.
+    back. What it returns, if it does, is the rest of that work: it is done while the next messages are handled already.
+    ``release`` gives back a message that came but was not begun.
     """
 
     def __init__(  # noqa: PLR0913 - what a consumer and its worker are made of
@@ -38,7 +43,7 @@ class Feed:
         stream: str,
         consumer: str,
         *,
-        handle: Callable[[Messages], Awaitable[None]],
+        handle: Handle,
         release: Callable[[PulledMessage], Awaitable[None]],
         repair: Callable[[], Awaitable[None]],
         ack_wait: float,
@@ -75,8 +80,8 @@ class Feed:
 
     @property
     def running(self) -> int:
-        """How many calls of the handler are under way."""
-        return self._running
+        """How many messages or batches are not done with."""
+        return len(self._handling)
 
     async def start(self) -> None:
         """Begin. The connection is connected already, stream and consumer exist."""
@@ -139,8 +144,8 @@ class Feed:
 
     def _ask(self) -> None:
         if not self._stopping:
-            free = (self._concurrency - self._running) * self._batch
-            self._pull.want(max(0, free + self._prefetch() - len(self._waiting)))
+            room = (self._concurrency - self._running) * self._batch + self._prefetch()
+            self._pull.want(max(0, room - len(self._waiting)), max(1, room // 2))
 
     def _prefetch(self) -> int:
         if not self._prefetches:
@@ -153,18 +158,29 @@ class Feed:
 
     async def _run(self, messages: list[PulledMessage]) -> None:
         started = self._loop.time()
+        has_place = True
+
+        def leave_place() -> None:
+            took = self._loop.time() - started
+            self._mean = took if self._mean <= 0.0 else self._mean + _WEIGHT * (took - self._mean)
+            self._running -= 1
+            self._pump()
+
         try:
-            await self._handle(messages)
+            rest = await self._handle(messages)
+            if rest is not None:
+                if len(self._handling) < self._concurrency + MAX_SETTLING:
+                    has_place = False
+                    leave_place()
+                await rest
         except Exception:
             # Our own bug: the messages are not settled, and come again after their ack_wait.
             logger.exception("%s: a message could not be handled", self._name)
         finally:
             for message in messages:
                 self._held.pop(message.sequence, None)
-            took = self._loop.time() - started
-            self._mean = took if self._mean <= 0.0 else self._mean + _WEIGHT * (took - self._mean)
-            self._running -= 1
-            self._pump()
+            if has_place:
+                leave_place()
 
     async def _give_signs_of_life(self) -> None:
         while True:

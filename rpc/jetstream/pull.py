@@ -86,6 +86,7 @@ class PullConsumer:
         self._repair = repair
         self._inbox = ""
         self._wanted = 0
+        self._at_once = 1
         self._asked = 0
         """How many messages have been asked for that have not come. Of a message nobody can tell which request brought
         it (it comes under its own subject), so this is one number, not one for each."""
@@ -117,11 +118,14 @@ class PullConsumer:
         if self._subscription is not None:
             await self._subscription.drain()
 
-    def want(self, number: int) -> None:
-        """Say how many further messages there is room for; called after each change, it asks for what is missing."""
-        self._wanted = number
+    def want(self, number: int, at_once: int = 1) -> None:
+        """Say how many further messages there is room for; called after each change, it asks for what is missing.
+
+        Not for fewer than ``at_once``: with room for many, a request for each would cost more than it is worth.
+        """
+        self._wanted, self._at_once = number, at_once
         missing = number - self._asked
-        if missing > 0 and not self._stopped and not self._repairing and self._connection.is_connected:
+        if missing >= at_once and not self._stopped and not self._repairing and self._connection.is_connected:
             self._ask(min(missing, MAX_BATCH))
 
     def _ask(self, number: int) -> None:
@@ -158,7 +162,7 @@ class PullConsumer:
         unfilled = headers.get("Nats-Pending-Messages", "")
         self._asked = max(0, self._asked - int(unfilled)) if unfilled.isascii() and unfilled.isdigit() else 0
         if status == "408":  # its time was over
-            self.want(self._wanted)
+            self.want(self._wanted, self._at_once)
         elif status in {"404", "503"} or "eleted" in description:
             self._start_repair()
         elif status != "409":  # what is refused for now is asked for again in a while
@@ -181,7 +185,7 @@ class PullConsumer:
                 break
         finally:
             self._repairing = False
-        self.want(self._wanted)
+        self.want(self._wanted, self._at_once)
 
     async def _watch(self) -> None:
         """Ask again when the server says nothing any more, not even that it has nothing."""
@@ -189,12 +193,12 @@ class PullConsumer:
             await asyncio.sleep(_CHECK)
             if self._loop.time() - self._heard > 2 * HEARTBEAT + _CHECK:
                 self._asked = 0
-            self.want(self._wanted)
+            self.want(self._wanted, self._at_once)
 
     def _state_changed(self, connected: bool) -> None:
         self._asked = 0
         if connected:
-            self.want(self._wanted)
+            self.want(self._wanted, self._at_once)
 
 
 async def settle(connection: Connection, message: PulledMessage, verdict: bytes = _ACK) -> None:

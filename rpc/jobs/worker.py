@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from google.protobuf import any_pb2
@@ -149,7 +150,8 @@ class JobWorker:
             job_id = f"{CRON}-{message.sequence}"
         return JobName(self._job.service, self._job.method, job_id)
 
-    async def _handle(self, messages: Messages) -> None:
+    async def _handle(self, messages: Messages) -> Coroutine[None, None, None] | None:
+        """Make one attempt; return what is to be done about its outcome."""
         message = messages[0]
         name = self._name(message)
         try:
@@ -157,10 +159,10 @@ class JobWorker:
         except (ConnectionError, JetStreamError) as error:
             logger.warning("%s: its record cannot be read: %s", name, error)
             await give_back(self._js.connection, message, _UNREACHABLE_DELAY)
-            return
+            return None
         if record.is_final:
             await settle(self._js.connection, message)  # It ended, and only the word of it got lost.
-            return
+            return None
         attempt = max(1, message.deliveries - record.job.released)
         call = self._call(name, message, attempt)
         current = _Run(name, message, record, call)
@@ -171,8 +173,7 @@ class JobWorker:
         record.job.ClearField("next_attempt_time")
         if attempt > self._job.retry.max_attempts:
             died = StatusError(StatusCode.UNAVAILABLE, "the worker that had it last died or fell silent")
-            await self._finish(current, died, final=True)
-            return
+            return self._finish(current, died, final=True)
         self._runs[name.job_id] = current
         announcing = asyncio.get_running_loop().call_later(RUNNING_AFTER, self._announce, current)
         try:
@@ -183,7 +184,7 @@ class JobWorker:
         finally:
             announcing.cancel()
             del self._runs[name.job_id]
-        await self._finish(current, outcome, final=False)
+        return self._finish(current, outcome, final=False)
 
     async def _known(self, name: JobName, message: PulledMessage) -> Record:
         if message.deliveries > 1 and (known := await self._records.get(name)) is not None:
