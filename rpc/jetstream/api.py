@@ -12,9 +12,11 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from rpc.transport.base import Connection, Headers, Message, Subscription
+
+T = TypeVar("T")
 
 API: Final = "$JS.API."
 
@@ -190,11 +192,12 @@ class JetStream:
 
     async def last(self, stream: str, subject: str, *, timeout: float = 5.0) -> StoredMessage | None:
         """Return the last message of a subject, None when the stream has none (or does not exist)."""
-        try:
-            reply = await self._ask(f"{API}DIRECT.GET.{stream}.{subject}", b"", None, timeout)
-        except JetStreamUnavailableError:
-            return None
-        return _stored(reply)
+
+        async def ask() -> Message:
+            return await self._ask(f"{API}DIRECT.GET.{stream}.{subject}", b"", None, timeout)
+
+        reply = await self._if_there(stream, ask)
+        return None if reply is None else _stored(reply)
 
     async def last_of(self, stream: str, subjects: Sequence[str], *, timeout: float = 5.0) -> dict[str, StoredMessage]:
         """Return the last message of each of these subjects that has one; 1000 subjects at most."""
@@ -208,13 +211,36 @@ class JetStream:
         return await self._get_many(stream, body, timeout)
 
     async def _get_many(self, stream: str, body: dict[str, Any], timeout: float) -> list[StoredMessage]:
-        future: asyncio.Future[list[Message]] = self._loop.create_future()
-        subject = f"{API}DIRECT.GET.{stream}"
-        try:
-            messages = await self._send(subject, json.dumps(body).encode(), None, timeout, future, _Collector(future))
-        except JetStreamUnavailableError:
-            return []
+        subject, data = f"{API}DIRECT.GET.{stream}", json.dumps(body).encode()
+
+        async def ask() -> list[Message]:
+            future: asyncio.Future[list[Message]] = self._loop.create_future()
+            messages: list[Message] = await self._send(subject, data, None, timeout, future, _Collector(future))
+            return messages
+
+        messages = await self._if_there(stream, ask) or []
         return [stored for message in messages if (stored := _stored(message)) is not None]
+
+    async def _if_there(self, stream: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what ``ask`` does, None if that is unanswered because there is no such stream.
+
+        Raises ``JetStreamUnavailableError`` when nobody answers although there is one, or JetStream is away: then it is
+        not known what the stream has.
+        """
+        for pause in (0.05, 0.2, None):
+            try:
+                return await ask()
+            except JetStreamUnavailableError:
+                try:
+                    await self.request(f"STREAM.INFO.{stream}")
+                except JetStreamError as error:
+                    if error.err_code == STREAM_NOT_FOUND:
+                        return None
+                    raise
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)  # It was made just now, or elects its leader.
+        return None
 
     # ---------------------------------------------------------------------------------------------------- the table
 

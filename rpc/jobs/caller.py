@@ -32,6 +32,9 @@ from rpc.transport.stream import HEADER_ROOM
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata: a client's request id. Source: IETF draft "The Idempotency-Key HTTP Header Field"."""
 
+CALLER: Final = "x-claim-sub"
+"""Metadata: who calls, by the word of the gateway."""
+
 RUN_AT: Final = "natsmesh-run-at"
 """Metadata: when a job is to be run, RFC 3339."""
 
@@ -108,7 +111,8 @@ class JobCaller:
             subject = self._subjects.job_later(*name)
         timeout = PUBLISH_TIMEOUT
         if call.deadline is not None:
-            timeout = max(0.0, call.deadline - asyncio.get_running_loop().time())
+            # The caller shall hear why: that comes before the deadline.
+            timeout = max(0.0, 0.9 * (call.deadline - asyncio.get_running_loop().time()))
         ensure = partial(ensure_stream, self._js, queue(self._subjects, name.service), migrate=False)
 
         async def make() -> None:
@@ -118,14 +122,20 @@ class JobCaller:
 
     @staticmethod
     def _request_id(call: Call, job: JobOptions) -> str:
-        """Return what the client named its request, "" when it did not."""
+        """Return what the client named its request, "" when it did not.
+
+        What one caller of the gateway named so is not what another one did.
+        """
         found = string_field(call.request, job.request_id_field) if job.request_id_field else ""
+        caller = ""
         for key, value in call.metadata:
             if key == IDEMPOTENCY_KEY and isinstance(value, str) and not found:
                 found = value
+            elif key == CALLER and isinstance(value, str):
+                caller = value
         if len(found) > MAX_REQUEST_ID:
             raise StatusError(StatusCode.INVALID_ARGUMENT, f"a request id has {MAX_REQUEST_ID} characters at most")
-        return found
+        return f"{caller}\0{found}" if found and caller else found
 
 
 def _without_run_at(metadata: Metadata) -> tuple[Metadata, datetime | None]:

@@ -29,6 +29,10 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that one WaitOperation lasts at most."""
 
 
+_ANSWERING: Final = 0.5
+"""Seconds that are left for the answer, when a wait ends because its call is about to."""
+
+
 class Operations:
     """Answers the calls of the service, and the questions of our own commands."""
 
@@ -55,6 +59,8 @@ class Operations:
             request = kind.FromString(call.request)
         except DecodeError:
             raise StatusError(StatusCode.INVALID_ARGUMENT, f"the request is no {kind.DESCRIPTOR.full_name}") from None
+        if kind is operations_pb2.WaitOperationRequest and call.deadline is not None:
+            _end_before(request, call.deadline)
         response = await answer(request)
         call.response = response.SerializeToString()
 
@@ -165,6 +171,14 @@ class Operations:
             raise StatusError(StatusCode.FAILED_PRECONDITION, f"{name} has not ended: cancel it first")
         await self._records.delete(name)
         return empty_pb2.Empty()
+
+
+def _end_before(request: Any, deadline: float) -> None:
+    """Let a WaitOperation end before its call does: it answers with what is known by then (operations.proto)."""
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    left -= min(_ANSWERING, left / 10)
+    if not request.HasField("timeout") or request.timeout.ToNanoseconds() > left * 1e9:
+        request.timeout.FromNanoseconds(int(left * 1e9))
 
 
 def _record(name: JobName, state: Any, time: str) -> Record:
