@@ -52,6 +52,10 @@ test-node: $(INSTALLED) $(GENERATED) ## pytest, what needs Node and npm: the bac
 conformance: $(INSTALLED) $(GENERATED) ## Connect's conformance suite, its service behind NATS (needs Go; ARGS="--run '**/unary/**'")
 	$(PY) tests/conformance/run.py $(ARGS)
 
+.PHONY: ledger
+ledger: $(INSTALLED) $(GENERATED) ## 100,000 jobs and 1,000,000 events while everything is killed at random (ARGS='--jobs 1000')
+	$(PY) -m tests.ledger.run $(ARGS)
+
 .PHONY: test-browser
 test-browser: $(INSTALLED) $(GENERATED) ## pytest, what needs Chromium and chromedriver: the page /docs, streams in pages
 	$(BIN)/pytest -m browser $(ARGS)
