@@ -17,6 +17,7 @@ from natsmesh.control import Control
 from natsmesh.exits import Exit, Failure
 from natsmesh.options import Mesh
 from natsmesh.servicers import Servicer, load, use_project
+from natsmesh.shipping import ship_logs
 from natsmesh.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def run_worker(targets: Sequence[str], options: ServeOptions) -> int:
 
     instance = secrets.token_hex(8)
     telemetry.configure_logging()
+    ship_logs(names[0], instance, names)
     telemetry.configure(names[0], instance_id=instance, version=options.version)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(_serve(servicers, names, instance, options, control))
@@ -97,11 +99,16 @@ async def _serve(
 
 async def _start(server: Server) -> None:
     from rpc.durable.reading import OptionsError
+    from rpc.jetstream.specs import StreamError
 
     try:
         await server.start()
     except OptionsError as error:  # Starting it again would not help: it is in the .proto.
         raise Failure(str(error), Exit.USAGE) from error
+    except StreamError as error:  # It would, once somebody has done at the broker what this says.
+        raise Failure(str(error)) from error
+    except ConnectionError as error:
+        raise Failure(str(error), Exit.UNREACHABLE) from error
 
 
 async def _drain(server: Server, grace: float) -> int:

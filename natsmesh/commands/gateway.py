@@ -154,10 +154,13 @@ def prepare_process() -> None:
     import multiprocessing
 
     from natsmesh import garbage
+    from natsmesh.shipping import ship_logs
     from rpc import __version__, telemetry
 
+    instance = secrets.token_hex(8)
     telemetry.configure_logging()
-    telemetry.configure("natsmesh-gateway", instance_id=secrets.token_hex(8), version=__version__)
+    ship_logs("natsmesh-gateway", instance)
+    telemetry.configure("natsmesh-gateway", instance_id=instance, version=__version__)
     garbage.settle()
     if (parent := multiprocessing.parent_process()) is not None:
 
