@@ -50,7 +50,7 @@ class Report:
         killed = ", ".join(f"{number} x {what}" for what, number in sorted(self.kills.items()))
         return (
             f"{self.jobs} jobs and {self.events} events in {self.seconds:.0f} s; killed: {killed or 'nothing'}\n"
-            f"lost: {self.lost_jobs} jobs, {self.lost_events} events; operations that do not say "done": "
+            f"lost: {self.lost_jobs} jobs, {self.lost_events} events; operations that are not done: "
             f"{self.unfinished}\n"
             f"handled more than once: {self.repeated_jobs} jobs, {self.repeated_events} events; "
             f"requests that clients had to send again: {self.resent}"
