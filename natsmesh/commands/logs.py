@@ -60,7 +60,7 @@ def command(follow: bool, since: float | None, lines: int | None, as_json: bool,
     show = _printer(as_json)
     if follow:
         return asyncio.run(_follow(mesh, asked, begin, show))
-    return asyncio.run(_list(mesh, asked, begin, lines or (100 if since is None else 10_000), show))
+    return asyncio.run(_list(mesh, asked, begin, lines, show))
 
 
 def _printer(json: bool) -> Callable[[log_pb2.LogRecord], None]:
@@ -73,20 +73,25 @@ def _printer(json: bool) -> Callable[[log_pb2.LogRecord], None]:
 
 
 async def _list(
-    mesh: Mesh, asked: dict[str, Any], begin: float | None, lines: int, show: Callable[[log_pb2.LogRecord], None]
+    mesh: Mesh,
+    asked: dict[str, Any],
+    begin: float | None,
+    lines: int | None,
+    show: Callable[[log_pb2.LogRecord], None],
 ) -> int:
     import grpc
 
     from mesh.v1 import logs_pb2
 
+    limit = lines or (100 if begin is None else 10_000)
     request = logs_pb2.ListLogRecordsRequest(**asked)
     if begin is not None:
         request.start_time.FromNanoseconds(int(begin * 1e9))
     records: list[log_pb2.LogRecord] = []
     connection, stub = await _connect(mesh)
     try:
-        while len(records) < lines:
-            request.page_size = min(_PAGE, lines - len(records))
+        while len(records) < limit:
+            request.page_size = min(_PAGE, limit - len(records))
             answer = await stub.ListLogRecords(request, timeout=_TIMEOUT)
             records.extend(answer.records)
             request.page_token = answer.next_page_token
@@ -98,8 +103,8 @@ async def _list(
         await connection.close()
     for record in reversed(records):
         show(record)
-    if request.page_token:
-        click.echo(f"natsmesh: these are the latest {lines}; there are more (-n)", err=True)
+    if request.page_token and lines is None:
+        click.echo(f"natsmesh: these are the latest {limit}; there are more (-n)", err=True)
     return Exit.OK
 
 
