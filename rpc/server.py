@@ -190,7 +190,7 @@ class Server(aio.Server):
                 scope.current.reset(token)
             await self._responder.announce("up")
 
-    def _durable_methods(self, services: Iterable[ServedService]) -> DurableMethods | None:
+    def _durable_methods(self, services: Sequence[ServedService]) -> DurableMethods | None:
         """Return what works off the jobs and events of these services, None when they have none."""
         methods = [
             info
@@ -202,7 +202,7 @@ class Server(aio.Server):
             return None
         from rpc.durable.service import DurableMethods  # noqa: PLC0415 - most servers have neither jobs nor events
 
-        return DurableMethods(self._connection, self._subjects, self.instance, methods, self._durable_handler)
+        return DurableMethods(self._connection, self._subjects, self.instance, methods, self._durable_handler, services)
 
     def _durable_handler(self, info: MethodInfo, make_context: MakeContext) -> Handler | None:
         """Return what runs a job or a subscribed method, None when nobody implements it."""

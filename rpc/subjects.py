@@ -96,6 +96,10 @@ class Subjects:
         key = f"{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
         return f"$KV.{self.jetstream('operations')}.{key}"
 
+    def stored_schema(self, service: str) -> str:
+        """``$KV.schemas.<package.Service>``: the schema of a service that has jobs."""
+        return f"$KV.{self.jetstream('schemas')}.{check_name(service)}"
+
     def event(self, event: str, partition: int | None = None) -> str:
         """``events.<message full name>``, or with the number of a partition behind it: an event."""
         subject = f"{self.prefix}events.{check_name(event)}"

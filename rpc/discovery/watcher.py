@@ -14,13 +14,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rpc.discovery.query import discover, fetch_schema, find_gone, parse_reply
 from rpc.discovery.responder import SCHEMA_KEY, SERVICE_KEY, check_version
 from rpc.subjects import Subjects, check_name
 from rpc.tasks import TaskSet
 from rpc.transport.base import Connection, Message, Subscription
+
+if TYPE_CHECKING:
+    from rpc.jetstream.api import JetStream
 
 T = TypeVar("T")
 
@@ -43,6 +46,9 @@ MAX_SCHEMAS_TRIED = 4
 
 DEFAULT_INTERVAL = 5.0
 """Seconds between two rounds of questions."""
+
+STORED_SECONDS = 2.0
+"""Seconds that the stored schemas may take to be read; later rounds try it again."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -76,8 +82,13 @@ class ServiceWatcher:
         *,
         interval: float = DEFAULT_INTERVAL,
         prefix: str | None = None,
+        stored: bool = False,
     ) -> None:
-        """``on_change(view)`` is called on the event loop after each change of a service; it must not block."""
+        """``on_change(view)`` is called on the event loop after each change of a service; it must not block.
+
+        ``stored``: services with jobs are known by the schemas that JetStream keeps of them, also while none of their
+        back-ends is there; without JetStream that is as if none were kept.
+        """
         self._connection = connection
         self._on_change = on_change
         self._interval = interval
@@ -95,6 +106,10 @@ class ServiceWatcher:
         """Services whose view must be looked at again."""
         self._updating = asyncio.Lock()
         self._missing_schemas: dict[str, float] = {}
+        self._wants_stored = stored
+        self._has_stored = not stored
+        """Whether what is stored has been read since the connection was there."""
+        self._js: JetStream | None = None
         self.ready = asyncio.Event()
         """Set after the first round of questions."""
 
@@ -107,6 +122,11 @@ class ServiceWatcher:
         """Begin to follow. The connection is connected already."""
         self._remove_listener = self._connection.on_state_change(self._state_changed)
         self._subscription = await self._connection.subscribe(self._subjects.announcements, self._announced)
+        if self._wants_stored:
+            from rpc.jetstream.api import JetStream  # noqa: PLC0415 - only gateways need it
+
+            self._js = JetStream(self._connection)
+            await self._js.start()
         self._tasks.spawn(self._ask_regularly(), name="natsmesh-watcher")
 
     async def close(self) -> None:
@@ -116,11 +136,14 @@ class ServiceWatcher:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
         await self._tasks.close()
+        if self._js is not None:
+            await self._js.close()
 
     # -------------------------------------------------------------------------------------------------- sources
 
     def _state_changed(self, connected: bool) -> None:
         if connected:
+            self._has_stored = not self._wants_stored  # Who came and went meanwhile is known by nothing else.
             self._ask_now.set()
 
     def _announced(self, message: Message) -> None:
@@ -163,6 +186,7 @@ class ServiceWatcher:
 
     async def _ask(self) -> None:
         self._announcements.clear()
+        reading = None if self._has_stored else self._tasks.spawn(self._read_stored(), name="natsmesh-stored-schemas")
         seen: dict[str, dict[str, _Instance]] = {}
         for reply in await discover(self._connection, "info"):
             service, instance = self._read(reply)
@@ -188,8 +212,35 @@ class ServiceWatcher:
                 self._instances.get(service, {}).pop(instance_id, None)
             self._outdated.add(service)
         self._outdated.update(name for name, view in self._views.items() if view.instances and not view.schema)
+        if reading is not None:
+            await asyncio.wait([reading])  # It had the time of the answers, and is over soon.
         await self._update()
         self.ready.set()
+
+    async def _read_stored(self) -> None:
+        """Take in the schemas that JetStream keeps, of services whose own word is not known."""
+        from rpc.discovery.stored import SchemaStore  # noqa: PLC0415 - only gateways need it
+        from rpc.jetstream.api import JetStreamError  # noqa: PLC0415
+
+        assert self._js is not None  # noqa: S101 - start() made it
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                found = await SchemaStore(self._js, self._subjects).read()
+        except (ConnectionError, JetStreamError, TimeoutError) as error:
+            logger.debug("stored schemas cannot be read now, asking again later: %s", error or "no answer in time")
+            return
+        self._has_stored = True
+        for each in found:
+            view = self._views.get(each.service)
+            if (view is not None and view.schema) or (
+                each.service not in self._instances and not self._make_room(each.service)
+            ):
+                continue
+            instances = self._instances.setdefault(each.service, {})
+            view = ServiceView(each.service, each.version, each.digest, each.schema, frozenset(instances))
+            self._views[each.service] = view
+            self._remember_schema(each.digest, each.schema)
+            self._tell(view)
 
     def _read(self, reply: Mapping[str, Any]) -> tuple[str, _Instance | None]:
         """Return (service, instance) of an INFO reply; None for services of others, and for garbage."""
@@ -266,10 +317,13 @@ class ServiceWatcher:
             _remember(self._missing_schemas, digest, now + self._interval)
             return None
         self._missing_schemas.pop(digest, None)
-        _remember(self._schemas, digest, known)
+        self._remember_schema(digest, known)
+        return known
+
+    def _remember_schema(self, digest: str, schema: bytes) -> None:
+        _remember(self._schemas, digest, schema)
         while sum(map(len, self._schemas.values())) > MAX_SCHEMA_MEMORY:
             del self._schemas[next(iter(self._schemas))]
-        return known
 
     def _tell(self, view: ServiceView) -> None:
         if self._on_change is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from rpc.call import Call, Handler
+from rpc.discovery.responder import ServedService
+from rpc.discovery.stored import SchemaWriter
 from rpc.durable.context import EventContext, JobContext
 from rpc.events.subscriber import EventSubscriber
 from rpc.jetstream.api import JetStream
@@ -50,12 +52,18 @@ class DurableMethods:
         instance: str,
         methods: Iterable[MethodInfo],
         make_handler: Callable[[MethodInfo, ContextClass], Handler | None],
+        services: Iterable[ServedService] = (),
     ) -> None:
-        """``make_handler`` gives what runs a method of this server, with such a context; None if it has none."""
+        """``make_handler`` gives what runs a method of this server, with such a context; None if it has none.
+
+        ``services`` are those of the server: the schemas of those that have jobs outlive it.
+        """
         self._js = JetStream(connection)
         self._caller = JobCaller(connection, subjects)
         records = Records(self._js, subjects)
         self._workers: list[Worker] = []
+        with_jobs = (service for service in services if any(info.job for info in service.methods.values()))
+        self._schemas = SchemaWriter(self._js, subjects, with_jobs)
         for info in methods:
             handler = make_handler(info, EventContext if info.job is None else JobContext)
             if handler is None:
@@ -77,6 +85,7 @@ class DurableMethods:
         self._started = tuple(self._workers)
         for worker in self._workers:
             await worker.start()
+        await self._schemas.start()
 
     @property
     def running(self) -> int:
@@ -93,6 +102,7 @@ class DurableMethods:
 
     async def close(self) -> None:
         """Cancel what still runs, and end."""
+        await self._schemas.close()
         await asyncio.gather(*(worker.close() for worker in self._started))
         await self._caller.close()
         await self._js.close()
