@@ -10,7 +10,8 @@ Hello{to_whom},
 
 your account is ready. Good to have you here!
 
-If you did not sign up, somebody has mistyped an address: then forget this mail.
+If you did not sign up, somebody has mistyped an address.
+Then forget this mail.
 """
 
 

@@ -60,7 +60,7 @@ class MailServer:
         """For each attempt, whether it came encrypted."""
         self.stalling = threading.Event()
         """Set while a mail has come whole, and the server does not answer."""
-        self._stalls = 0
+        self._stalls: set[str] = set()
         self._login = login
         self._options: dict[str, Any] = {
             "hostname": "mx.example.com",
@@ -108,9 +108,9 @@ class MailServer:
         await server.wait_closed()
         await asyncio.sleep(0)  # what was aborted is told of it
 
-    def stall(self, mails: int = 1) -> None:
-        """Leave so many mails that come whole without an answer, until their senders give up or are gone."""
-        self._stalls = mails
+    def stall(self, recipient: str) -> None:
+        """Leave the next mail for somebody without an answer, when it has come whole, until its sender is gone."""
+        self._stalls.add(recipient)
 
     @property
     def url(self) -> str:
@@ -141,8 +141,8 @@ class MailServer:
         return await self._reply("RCPT", server, "250 OK")
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        if self._stalls:
-            self._stalls -= 1
+        if stalled := self._stalls & set(envelope.rcpt_tos):
+            self._stalls -= stalled
             self.stalling.set()
             try:
                 await asyncio.sleep(60)  # cancelled when the sender is gone
@@ -162,8 +162,3 @@ class MailServer:
             server.transport.abort()
             return "250 nobody hears this" if reply == TAKE_AND_CUT else "451 nobody hears this"
         return reply
-
-
-def has_come(server: MailServer, mails: int = 1) -> Callable[[], bool]:
-    """For ``until``: whether the server has taken over so many mails."""
-    return lambda: len(server.mails) >= mails

@@ -144,7 +144,7 @@ async def test_a_server_that_is_silent() -> None:
 async def test_a_server_that_stalls_over_the_mail(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of DATA has more time than all else."""
     monkeypatch.setattr(smtp, "DATA_PATIENCE", 3)
-    server.stall()
+    server.stall(ADA)
     started = time.monotonic()
     code, text = await failure(f"{server.url}?timeout=0.2")
     assert (code, "Timed out" in text) == (StatusCode.UNAVAILABLE, True)
