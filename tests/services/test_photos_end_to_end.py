@@ -44,6 +44,7 @@ class Ledger:
         """By id: content type and size in pixels."""
         self.jobs: list[str] = []
         self.repeated = 0
+        self.enough = False
 
     async def post(self) -> None:
         """Post one photo, repeatedly while it is not answered: it is one photo all the same."""
@@ -72,8 +73,8 @@ class Ledger:
         self.photos[photo["id"]] = content_type, size
         self.jobs.append(photo["operation"])
 
-    async def keep_posting(self, until: asyncio.Event) -> None:
-        while not until.is_set():
+    async def keep_posting(self) -> None:
+        while not self.enough:
             await self.post()
             await asyncio.sleep(0.1)
 
@@ -148,8 +149,7 @@ async def test_every_photo_gets_all_its_thumbnails(broker: Broker, tmp_path: Pat
             )
 
             # Thumbnailers come, and are killed at random while it drains and further photos arrive.
-            enough = asyncio.Event()
-            posting = asyncio.create_task(ledger.keep_posting(enough))
+            posting = asyncio.create_task(ledger.keep_posting())
             workers = [start_thumbnailer() for _ in range(2)]
             for _ in range(3):
                 await asyncio.sleep(chance.uniform(0.7, 1.5))
@@ -168,7 +168,7 @@ async def test_every_photo_gets_all_its_thumbnails(broker: Broker, tmp_path: Pat
             await asyncio.sleep(0.3)
             await asyncio.to_thread(broker.start)
             await asyncio.sleep(1)
-            enough.set()
+            ledger.enough = True
             await posting
 
             await ledger.check_all(seconds=30)
