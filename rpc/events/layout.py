@@ -20,10 +20,11 @@ def stream_name(subjects: Subjects, event: str) -> str:
 
 def stream(subjects: Subjects, event: EventOptions) -> StreamSpec:
     """Return the stream of an event type."""
-    subject = subjects.event(event.message)
+    # Each partition by its name: what a publisher sends to one that there is not (any more) must not be stored unseen.
+    numbers = range(event.partitions) if event.key else [None]
     return StreamSpec(
         name=stream_name(subjects, event.message),
-        subjects=(f"{subject}.*",) if event.key else (subject,),
+        subjects=tuple(subjects.event(event.message, number) for number in numbers),
         description=f"Events of type {event.message}",
         max_age=event.max_age,
         max_bytes=event.max_bytes,

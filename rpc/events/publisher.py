@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
+from functools import partial
 from typing import Any, Final, Self
 
 from google.protobuf.message import Message
@@ -13,7 +14,7 @@ from google.protobuf.message import Message
 from rpc.connections import as_connection
 from rpc.durable.options import EventOptions, event_of
 from rpc.events.layout import partition_of, stream
-from rpc.jetstream.api import MESSAGE_ID, JetStream
+from rpc.jetstream.api import MESSAGE_ID, JetStream, PubAck
 from rpc.jetstream.statuses import FAILURES, status_of
 from rpc.jetstream.streams import ensure_stream
 from rpc.status import StatusCode, StatusError
@@ -51,6 +52,10 @@ class _Kind:
         if not self.key:
             return self.subject
         return self.subjects[partition_of(getattr(event, self.key), self.partitions)]
+
+
+class _RepartitionedError(Exception):
+    """The stream has been given another number of partitions."""
 
 
 class Publisher:
@@ -123,12 +128,10 @@ class Publisher:
         try:
             if not self._started:
                 await self.start()
-            kind = self._kinds.get(event.DESCRIPTOR.full_name) or await self._learn(event)
+            deadline = asyncio.get_running_loop().time() + timeout
             data = event.SerializeToString()
             headers = {MESSAGE_ID: id or self._new_id()}
-            ack = await self._js.publish(
-                kind.subject_of(event), data, headers, timeout=timeout, ensure=lambda: self._ensure(kind.options)
-            )
+            ack = await self._publish(event, data, headers, deadline)
         except FAILURES as error:
             raise status_of(error) from error
         except ValueError as error:
@@ -142,6 +145,19 @@ class Publisher:
         self._id_number += 1
         return f"{self._id_prefix}-{self._id_number}"
 
+    async def _publish(self, event: Message, data: bytes, headers: dict[str, str], deadline: float) -> PubAck:
+        name = event.DESCRIPTOR.full_name
+        while True:
+            kind = self._kinds.get(name) or await self._learn(event)
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                return await self._js.publish(
+                    kind.subject_of(event), data, headers, timeout=left, ensure=partial(self._ensure, kind)
+                )
+            except _RepartitionedError:
+                if self._kinds.get(name) is kind:
+                    del self._kinds[name]
+
     async def _learn(self, event: Message) -> _Kind:
         """Make sure of the stream of an event's type, once."""
         name = event.DESCRIPTOR.full_name
@@ -154,8 +170,11 @@ class Publisher:
                 self._kinds[name] = _Kind(options, self._subjects, found.partitions or options.partitions)
             return self._kinds[name]
 
-    async def _ensure(self, options: EventOptions) -> None:
-        await ensure_stream(self._js, stream(self._subjects, options), migrate=False)
+    async def _ensure(self, kind: _Kind) -> None:
+        """Make the stream if it is missing; raise ``_RepartitionedError`` if it spreads keys otherwise than before."""
+        found = await ensure_stream(self._js, stream(self._subjects, kind.options), migrate=False)
+        if kind.key and found.partitions not in {0, kind.partitions}:
+            raise _RepartitionedError
 
     # ---------------------------------------------------------------------------------------------------- the buffer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from rpc.call import Handler
@@ -59,8 +60,11 @@ class EventSubscriber:
     async def _ensure(self) -> list[ConsumerSpec]:
         found = await ensure_stream(self._js, stream(self._subjects, self._subscription.event_options), migrate=True)
         specs = consumers(self._subjects, self._subscription, found.partitions)
+        known = False
         for spec in specs:
-            await ensure_consumer(self._js, self._stream, spec, migrate=True)
+            # A partition that is new to a group which is not: all that is in it came after the group.
+            began = replace(spec, deliver_policy="all") if known else spec
+            known |= not (await ensure_consumer(self._js, self._stream, began, migrate=True)).created
         return specs
 
     async def _repair(self) -> None:

@@ -40,7 +40,9 @@ def cannot_serve(info: StreamInfo, spec: StreamSpec) -> list[str]:
     """Return why a stream cannot serve callers and publishers without being changed."""
     reasons = []
     known = info.config.get("subjects") or []
-    if missing := [subject for subject in spec.subjects if not any_covers(known, subject)]:
+    missing = [subject for subject in spec.subjects if not any_covers(known, subject)]
+    # Of partitions, the stream's own number counts: publishers spread keys as it says.
+    if missing and not (spec.partitions and info.partitions and len(missing) < len(spec.subjects)):
         reasons.append(f"it does not take {_list(missing)}")
     if spec.allow_msg_ttl and not info.config.get("allow_msg_ttl"):
         reasons.append("its messages cannot end with a time of their own")
