@@ -26,7 +26,7 @@ MAX_RANGES = 10_000
 RENEWED = 0.5
 """Seconds by which clocks of the broker's servers may differ, see ``Applied.add``."""
 
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 3.0
 """How long a new process waits for the one before it to let go of the file."""
 
 _MEMORY = "512MB"
