@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Final
 
@@ -11,6 +12,8 @@ from rpc.jetstream.streams import ensure_stream
 from rpc.status import StatusError
 from rpc.subjects import Subjects
 
+logger = logging.getLogger(__name__)
+
 MAX_AGE: Final = 30 * 86400.0
 """Seconds that dead letters are kept."""
 
@@ -18,6 +21,9 @@ ERROR_CODE: Final = "natsmesh-error-code"
 ERROR_MESSAGE: Final = "natsmesh-error-message"
 ATTEMPTS: Final = "natsmesh-attempts"
 SUBJECT: Final = "natsmesh-subject"
+
+EVENT_ID: Final = "natsmesh-id"
+"""The id that its publisher gave an event."""
 
 _MAX_ERROR: Final = 1024
 _OWN: Final = ("Nats-",)
@@ -30,6 +36,7 @@ def dead_letters(subjects: Subjects) -> StreamSpec:
         subjects=(subjects.dead_letters,),
         description="Requests and events that nobody could handle",
         max_age=MAX_AGE,
+        max_msgs_per_subject=1,
     )
 
 
@@ -48,17 +55,29 @@ async def bury(  # noqa: PLR0913 - all that a dead letter says
     headers: dict[str, str],
     error: StatusError,
     attempts: int,
+    sequence: int,
     timeout: float,
 ) -> None:
-    """Store a dead letter under ``subject``. Stored once, however often that is tried within the dedup window.
+    """Store a dead letter under ``subject``, one for each, however often that is tried.
 
-    Raises ``ConnectionError`` or ``JetStreamError`` when that is not certain.
+    ``origin`` and ``sequence`` say where in which subject the message was. Raises ``ConnectionError`` or
+    ``JetStreamError`` when it is not certain that it is stored.
     """
+    own = {
+        MESSAGE_ID: f"{subject}@{sequence}",
+        ERROR_CODE: error.code.name,
+        # A header is one line of text; what handlers write into it is theirs.
+        ERROR_MESSAGE: "".join(char if char.isprintable() else " " for char in error.details[:_MAX_ERROR]),
+        ATTEMPTS: str(attempts),
+        SUBJECT: origin,
+    }
+    if MESSAGE_ID in headers:
+        own[EVENT_ID] = headers[MESSAGE_ID]
     kept = {name: value for name, value in headers.items() if not name.startswith(_OWN)}
-    kept[MESSAGE_ID] = f"{subject}-{attempts}"
-    kept[ERROR_CODE] = error.code.name
-    # A header is one line of text; what handlers write into it is theirs.
-    kept[ERROR_MESSAGE] = "".join(char if char.isprintable() else " " for char in error.details[:_MAX_ERROR])
-    kept[ATTEMPTS] = str(attempts)
-    kept[SUBJECT] = origin
-    await js.publish(subject, data, kept, timeout=timeout, ensure=partial(ensure_dead_letters, js, subjects))
+    ensure = partial(ensure_dead_letters, js, subjects)
+    try:
+        await js.publish(subject, data, {**kept, **own}, timeout=timeout, ensure=ensure)
+    except ValueError:
+        # Too large by what is said of the error: then it goes without its metadata, rather than not at all.
+        logger.warning("%s: the dead letter is too large for the broker with its metadata, which is left out", subject)
+        await js.publish(subject, data, own, timeout=timeout, ensure=ensure)

@@ -181,6 +181,7 @@ class EventSubscriber:
                 headers=message.headers,
                 error=error,
                 attempts=message.deliveries,
+                sequence=message.sequence,
                 timeout=BURY_TIMEOUT,
             )
         except (ConnectionError, JetStreamError) as problem:

@@ -7,7 +7,7 @@ write. ``google.longrunning.Operations`` is answered here as well, by what JetSt
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -37,6 +37,9 @@ CALLER: Final = "x-claim-sub"
 
 RUN_AT: Final = "natsmesh-run-at"
 """Metadata: when a job is to be run, RFC 3339."""
+
+LATEST: Final = timedelta(days=3650)
+"""How far away that may be."""
 
 PUBLISH_TIMEOUT: Final = 10.0
 """Seconds that a job without a deadline may take to be accepted."""
@@ -84,11 +87,12 @@ class JobCaller:
 
     async def enqueue(self, call: Call, job: JobOptions) -> None:
         """Have JetStream take a request, and answer its operation."""
-        if len(call.request) > self._connection.max_payload - HEADER_ROOM:
+        room = self._connection.max_payload - HEADER_ROOM
+        if len(call.request) > room:
             raise StatusError(
                 StatusCode.RESOURCE_EXHAUSTED,
-                f"a job's request may have {self._connection.max_payload - HEADER_ROOM} bytes here, this one has "
-                f"{len(call.request)}: put what is large into an object store, and its name into the request",
+                f"a job's request may have {room} bytes here, this one has {len(call.request)}: "
+                "put what is large into an object store, and its name into the request",
             )
         request_id = self._request_id(call, job)
         job_id = new_id() if not request_id else id_of_request(job.service, job.method, request_id)
@@ -106,7 +110,7 @@ class JobCaller:
         subject = self._subjects.job(*name)
         if run_at is not None and run_at > datetime.now(UTC):
             # The broker's clock decides; what is due already is published at once.
-            headers["Nats-Schedule"] = f"@at {run_at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}"
+            headers["Nats-Schedule"] = f"@at {_rounded_up(run_at).strftime('%Y-%m-%dT%H:%M:%SZ')}"
             headers["Nats-Schedule-Target"] = subject
             subject = self._subjects.job_later(*name)
         timeout = PUBLISH_TIMEOUT
@@ -149,5 +153,14 @@ def _without_run_at(metadata: Metadata) -> tuple[Metadata, datetime | None]:
                 raise StatusError(
                     StatusCode.INVALID_ARGUMENT, f"{RUN_AT}: a time with its zone is wanted, as 2030-01-31T06:00:00Z"
                 )
+            if at > datetime.now(UTC) + LATEST:
+                raise StatusError(
+                    StatusCode.INVALID_ARGUMENT, f"{RUN_AT}: {at.isoformat()} is more than {LATEST.days} days away"
+                )
             return tuple(pair for pair in metadata if pair[0] != RUN_AT), at
     return metadata, None
+
+
+def _rounded_up(time: datetime) -> datetime:
+    """Return a time in UTC in whole seconds, as the broker takes it: never an earlier one."""
+    return (time + timedelta(microseconds=999_999)).astimezone(UTC).replace(microsecond=0)

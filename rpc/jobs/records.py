@@ -10,18 +10,30 @@ from typing import Any, Final
 from google.longrunning import operations_pb2
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 
 from mesh.v1 import job_pb2
 from rpc.jetstream.api import EXPECTED_SEQUENCE, TTL, WRONG_SEQUENCE, JetStream, JetStreamError, StoredMessage
 from rpc.jetstream.streams import ensure_stream
 from rpc.jobs.layout import records, records_name
 from rpc.jobs.names import JobName
+from rpc.metadata import STATUS_DETAILS_KEY, Metadata
 from rpc.status import StatusError, code_number
 from rpc.subjects import Subjects
 
 FINAL: Final = frozenset({job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED})
 """States that a job does not leave."""
+
+
+KEPT: Final = 30 * 86400.0
+"""Seconds that the record of a job stays that has not ended, after it was written last. Its request outlives it; the
+record of a job whose request somebody has removed goes away at last."""
+
+MAX_ERROR: Final = 2048
+"""Characters of an error's text that are kept."""
+
+MAX_DETAILS: Final = 64 * 1024
+"""Bytes of an error's details that are kept."""
 
 
 class ChangedError(Exception):
@@ -73,11 +85,11 @@ class Records:
     async def put(self, name: JobName, record: Record, *, ttl: float | None = None, timeout: float = 5.0) -> None:
         """Write a record, if nobody has changed it since it was read, and note its new revision.
 
-        ``ttl``: seconds after which it is gone. Raises ``ChangedError``, ``ConnectionError``, ``JetStreamError``.
+        ``ttl``: seconds after which it is gone; ``KEPT`` for None. Raises ``ChangedError``, ``ConnectionError``,
+        ``JetStreamError``.
         """
-        headers = {EXPECTED_SEQUENCE: str(record.revision)}
-        if ttl is not None:
-            headers[TTL] = f"{max(1, int(ttl))}s"
+        seconds = KEPT if ttl is None else max(1.0, ttl)
+        headers = {EXPECTED_SEQUENCE: str(record.revision), TTL: f"{int(seconds)}s"}
         data = record.job.SerializeToString()
         try:
             ack = await self._js.publish(
@@ -117,10 +129,21 @@ def timestamp(seconds: float) -> Timestamp:
     return stamp
 
 
-def set_error(status: Any, error: StatusError) -> None:
-    """Write a status into a ``google.rpc.Status``."""
+def set_error(status: Any, error: StatusError, metadata: Metadata = ()) -> None:
+    """Write a status into a ``google.rpc.Status``, with the details that ``metadata`` has of it.
+
+    What is very long is cut off: handlers write there what they like, and a record is one message.
+    """
+    status.Clear()
+    for key, value in metadata:
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes) and len(value) <= MAX_DETAILS:
+            try:
+                rich = status_pb2.Status.FromString(value)
+            except DecodeError:
+                continue
+            status.details.extend(rich.details)
     status.code = code_number(error.code)
-    status.message = error.details
+    status.message = error.details[:MAX_ERROR]
 
 
 def operation_of(job: Any) -> Any:

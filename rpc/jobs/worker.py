@@ -50,13 +50,22 @@ HISTORY: Final = 20
 WRITE_TIMEOUT: Final = 60.0
 """Seconds for which the outcome of a job is tried to be written down, over restarts of the broker."""
 
-_UNREACHABLE_DELAY: Final = 2.0
+MAX_PROGRESS: Final = 64 * 1024
+"""Bytes of a progress message: it is written down again and again, together with all else that is known."""
+
+MANY_ATTEMPTS: Final = 3
+"""Methods with fewer attempts fetch nothing ahead: what dies with a worker counts as tried, begun or not."""
+
+_CANCELLED_KEPT: Final = 1024
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_DIED: Final = "the worker that had it died or fell silent"
 
 
 class _Run:
     """One attempt of one job."""
 
-    __slots__ = ("call", "lock", "message", "name", "record", "reported")
+    __slots__ = ("call", "lock", "message", "name", "record", "reported", "write_is_due")
 
     def __init__(self, name: JobName, message: PulledMessage, record: Record, call: DeliveredCall) -> None:
         self.name = name
@@ -65,6 +74,7 @@ class _Run:
         self.call = call
         self.lock = asyncio.Lock()
         self.reported = 0.0
+        self.write_is_due = False
 
 
 class JobWorker:
@@ -88,6 +98,8 @@ class JobWorker:
         self._handler = handler
         self._instance = instance
         self._runs: dict[str, _Run] = {}
+        self._cancelled_ids: dict[str, None] = {}
+        """Jobs that were cancelled lately and did not run: they may wait here already."""
         self._writes = TaskSet()
         self._cancellations: Subscription | None = None
         self._stream = queue_name(subjects, self._job.service)
@@ -100,6 +112,7 @@ class JobWorker:
             repair=self._ensure,
             ack_wait=self._job.ack_wait,
             concurrency=self._job.max_concurrency,
+            prefetches=self._job.retry.max_attempts >= MANY_ATTEMPTS,
         )
 
     async def start(self) -> None:
@@ -138,9 +151,14 @@ class JobWorker:
             await self._cancellations.unsubscribe()
 
     def _cancelled(self, message: Message) -> None:
-        found = self._runs.get(message.data[:64].decode("utf-8", "replace"))
+        job_id = message.data[:64].decode("utf-8", "replace")
+        found = self._runs.get(job_id)
         if found is not None:
             found.call.cancel(StatusCode.CANCELLED, "the operation was cancelled")
+            return
+        self._cancelled_ids[job_id] = None
+        if len(self._cancelled_ids) > _CANCELLED_KEPT:
+            del self._cancelled_ids[next(iter(self._cancelled_ids))]
 
     # -------------------------------------------------------------------------------------------------- one attempt
 
@@ -154,26 +172,24 @@ class JobWorker:
         """Make one attempt; return what is to be done about its outcome."""
         message = messages[0]
         name = self._name(message)
-        try:
-            record = await self._known(name, message)
-        except (ConnectionError, JetStreamError) as error:
-            logger.warning("%s: its record cannot be read: %s", name, error)
-            await give_back(self._js.connection, message, _UNREACHABLE_DELAY)
-            return None
+        record = await self._patiently_known(name, message)
+        if record is None:
+            return None  # Not settled: it is delivered again.
         if record.is_final:
             await settle(self._js.connection, message)  # It ended, and only the word of it got lost.
             return None
         attempt = max(1, message.deliveries - record.job.released)
+        self._note_the_dead(record.job, attempt)
         call = self._call(name, message, attempt)
         current = _Run(name, message, record, call)
+        if attempt > self._job.retry.max_attempts:
+            record.job.attempt = attempt - 1
+            return self._finish(current, StatusError(StatusCode.UNAVAILABLE, _DIED), final=True)
         record.job.attempt = attempt
         record.job.state = job_pb2.Job.STATE_RUNNING
         record.job.worker = self._instance
         record.job.start_time.CopyFrom(now())
         record.job.ClearField("next_attempt_time")
-        if attempt > self._job.retry.max_attempts:
-            died = StatusError(StatusCode.UNAVAILABLE, "the worker that had it last died or fell silent")
-            return self._finish(current, died, final=True)
         self._runs[name.job_id] = current
         announcing = asyncio.get_running_loop().call_later(RUNNING_AFTER, self._announce, current)
         try:
@@ -186,8 +202,26 @@ class JobWorker:
             del self._runs[name.job_id]
         return self._finish(current, outcome, final=False)
 
+    async def _patiently_known(self, name: JobName, message: PulledMessage) -> Record | None:
+        """Return what is known of a job, over restarts of the broker; None when that takes too long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WRITE_TIMEOUT
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._known(name, message)
+            except (ConnectionError, JetStreamError) as error:
+                if loop.time() + pause > until:
+                    logger.warning("%s: its record cannot be read: %s", name, error)
+                    return None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     async def _known(self, name: JobName, message: PulledMessage) -> Record:
-        if message.deliveries > 1 and (known := await self._records.get(name)) is not None:
+        # What is delivered for the first time has no record, unless it was cancelled before it came here.
+        looked_up = message.deliveries > 1 or name.job_id in self._cancelled_ids
+        if looked_up and (known := await self._records.get(name)) is not None:
+            self._cancelled_ids.pop(name.job_id, None)
             return known
         job = job_pb2.Job(name=str(name))
         job.create_time.CopyFrom(timestamp(message.published))
@@ -203,7 +237,19 @@ class JobWorker:
         call.report = lambda progress: self._report(name, progress)
         return call
 
+    def _note_the_dead(self, job: Any, attempt: int) -> None:
+        """Note the last attempt, if whoever made it did not live to do so."""
+        noted = job.history[-1].number if job.history else 0
+        if noted < attempt - 1:
+            dead = job.history.add(number=attempt - 1)
+            if job.state == job_pb2.Job.STATE_RUNNING and job.attempt == attempt - 1:
+                dead.worker = job.worker
+                dead.start_time.CopyFrom(job.start_time)
+            set_error(dead.error, StatusError(StatusCode.UNAVAILABLE, _DIED))
+            del job.history[:-HISTORY]
+
     def _announce(self, current: _Run) -> None:
+        current.write_is_due = False
         self._writes.spawn(self._write_progress(current))
 
     async def _report(self, name: JobName, progress: Any) -> None:
@@ -212,11 +258,17 @@ class JobWorker:
             return  # It is over.
         packed = any_pb2.Any()
         packed.Pack(progress)
+        if (size := packed.ByteSize()) > MAX_PROGRESS:
+            raise ValueError(f"a progress message has {MAX_PROGRESS} bytes at most, this one has {size}")
         current.record.job.progress.CopyFrom(packed)
         loop = asyncio.get_running_loop()
-        if loop.time() - current.reported >= REPORT_PAUSE:
+        wait = current.reported + REPORT_PAUSE - loop.time()
+        if wait <= 0:
             current.reported = loop.time()
             await self._write_progress(current)
+        elif not current.write_is_due:
+            current.write_is_due = True
+            loop.call_later(wait, self._announce, current)
 
     async def _write_progress(self, current: _Run) -> None:
         async with current.lock:
@@ -276,11 +328,12 @@ class JobWorker:
     async def _failed(self, current: _Run, error: StatusError, *, final: bool) -> float | None:
         """Note a failed attempt; return the delay until the next one, None when there is none."""
         job, retry = current.record.job, self._job.retry
-        attempt = job.history.add(number=job.attempt, start_time=job.start_time, worker=self._instance)
-        attempt.end_time.CopyFrom(now())
-        set_error(attempt.error, error)
-        del job.history[:-HISTORY]
-        set_error(job.error, error)
+        if not job.history or job.history[-1].number < job.attempt:
+            attempt = job.history.add(number=job.attempt, start_time=job.start_time, worker=self._instance)
+            attempt.end_time.CopyFrom(now())
+            set_error(attempt.error, error)
+            del job.history[:-HISTORY]
+        set_error(job.error, error, current.call.trailing_metadata)
         if error.code in retry.retryable_codes and job.attempt < retry.max_attempts and not final:
             asked = retry_delay(current.call.trailing_metadata)
             wait = delay(retry, job.attempt) if asked is None else asked
@@ -297,6 +350,7 @@ class JobWorker:
             headers=message.headers,
             error=error,
             attempts=job.attempt,
+            sequence=message.sequence,
             timeout=WRITE_TIMEOUT,
         )
         job.state = job_pb2.Job.STATE_FAILED
@@ -306,7 +360,7 @@ class JobWorker:
     async def _write(self, current: _Run, ttl: float | None) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + WRITE_TIMEOUT
-        pause = 0.05
+        pause = _FIRST_PAUSE
         async with current.lock:
             while True:
                 try:
@@ -319,7 +373,7 @@ class JobWorker:
                     if loop.time() + pause > until:
                         raise
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, 2.0)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
                     continue
                 return
 

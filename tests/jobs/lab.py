@@ -1,0 +1,80 @@
+"""The contract ``lab.proto``, compiled as a project would do it, and servicers that do what a test says."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from grpc_tools import protoc
+
+from natsmesh.protos import includes
+
+Act = Callable[[Any, Any], Awaitable[Any]]
+
+
+def compile_lab(folder: Path) -> None:
+    """Write the generated code of ``lab.proto`` into a folder."""
+    source = folder / "proto" / "lab" / "v1"
+    source.mkdir(parents=True)
+    (source / "lab.proto").write_text((Path(__file__).with_name("lab.proto")).read_text())
+    target = folder / "gen"
+    target.mkdir()
+    arguments = [
+        "protoc",
+        f"-I{folder / 'proto'}",
+        *(f"-I{include}" for include in includes()),
+        f"-I{Path(protoc.__file__).parent / '_proto'}",
+        f"--python_out={target}",
+        f"--grpc_python_out={target}",
+        "lab/v1/lab.proto",
+    ]
+    assert protoc.main(arguments) == 0
+
+
+class Lab:
+    """The generated code, once ``use`` was called."""
+
+    def use(self, folder: Path) -> None:
+        """Import the code that ``compile_lab`` wrote."""
+        sys.path.insert(0, str(folder / "gen"))
+        self.pb: Any = importlib.import_module("lab.v1.lab_pb2")
+        self.grpc: Any = importlib.import_module("lab.v1.lab_pb2_grpc")
+
+    def request(self, what: str, **values: Any) -> Any:
+        return self.pb.WorkRequest(what=what, **values)
+
+    def worker(self, **acts: Act) -> Any:
+        """Return a servicer of ``Lab``: each act does the requests of its name; others are done at once.
+
+        ``attempts`` has (what, attempt, job id) of each call.
+        """
+        pb = self.pb
+
+        class Worker(self.grpc.LabServicer):
+            def __init__(self) -> None:
+                self.attempts: list[tuple[str, int, str]] = []
+                self.running = self.most = 0
+
+            async def Work(self, request: Any, context: Any) -> Any:
+                self.attempts.append((request.what, context.attempt, context.job_id))
+                self.running += 1
+                self.most = max(self.most, self.running)
+                try:
+                    act = acts.get(request.what)
+                    result = None if act is None else await act(request, context)
+                finally:
+                    self.running -= 1
+                return pb.WorkResponse(done=request.what, attempt=context.attempt) if result is None else result
+
+            Many = Hasty = Work
+
+            async def Price(self, request: Any, context: Any) -> Any:
+                return pb.WorkResponse(done=request.what)
+
+        return Worker()
+
+
+lab = Lab()
