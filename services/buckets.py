@@ -10,18 +10,14 @@ def open_bucket(name: str, *, ttl: float | None = None) -> rpc.KeyValue:
 
     For use within a handler. ``ttl``: seconds after which an unchanged value is gone.
     """
-    return rpc.KeyValue(rpc.current_connection(), _bucket(name), ttl=ttl, replicas=_replicas())
+    return rpc.KeyValue(rpc.current_connection(), _bucket(name), ttl=ttl)
 
 
 def open_store(name: str) -> rpc.ObjectStore:
     """A store of blobs of this mesh, see `open_bucket`. For use within a handler."""
-    return rpc.ObjectStore(rpc.current_connection(), _bucket(name), replicas=_replicas())
+    return rpc.ObjectStore(rpc.current_connection(), _bucket(name))
 
 
 def _bucket(name: str) -> str:
     prefix = os.environ.get("NATSMESH_PREFIX", "").replace(".", "_")
     return f"{prefix}_{name}" if prefix else name
-
-
-def _replicas() -> int:
-    return int(os.environ.get("NATSMESH_REPLICAS") or 1)

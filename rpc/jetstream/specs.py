@@ -56,7 +56,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def default_replicas() -> int:
-    """Return ``$NATSMESH_REPLICAS``: on how many servers of a cluster new streams are kept; 1 without it.
+    """Return ``$NATSMESH_REPLICAS``: on how many servers of a cluster new streams and buckets are kept; 1 without it.
 
     Raises ``ValueError`` for anything but 1 to 5.
     """

@@ -109,7 +109,11 @@ def _info(reply: dict[str, Any], *, created: bool = False) -> StreamInfo:
 async def _create(js: Requests, spec: StreamSpec) -> StreamInfo:
     await _require(js, spec, spec.managed())
     try:
-        reply = await js.request(f"STREAM.CREATE.{spec.name}", spec.new())
+        config = spec.new()
+    except ValueError as error:
+        raise StreamError(f"stream {spec.name!r} cannot be made: {error}") from error
+    try:
+        reply = await js.request(f"STREAM.CREATE.{spec.name}", config)
     except JetStreamError as error:
         if error.err_code != _NAME_IN_USE:
             raise await _explained(js, spec, error) from error

@@ -15,6 +15,7 @@ from nats.js.api import StorageType
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue as NatsBucket
 
+from rpc.jetstream.specs import default_replicas
 from rpc.transport.jetstream_bucket import Bucket
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class KeyValue(Bucket[NatsBucket]):
         ttl: float | None = None,
         max_bytes: int | None = None,
         in_memory: bool = False,
-        replicas: int = 1,
+        replicas: int = 0,
         timeout: float = 5.0,
     ) -> None:
         """Describe a bucket; nothing is sent yet.
@@ -63,7 +64,7 @@ class KeyValue(Bucket[NatsBucket]):
             ttl: Seconds after which a value is gone that nobody has changed.
             max_bytes: What all of it may take on the server; further values are refused then.
             in_memory: Faster, and lost when the server stops.
-            replicas: On how many servers of a cluster.
+            replicas: On how many servers of a cluster; 0 is ``$NATSMESH_REPLICAS``, or 1 without it.
             timeout: Seconds that one operation may take.
         """
         super().__init__(connection, bucket, timeout)
@@ -73,7 +74,7 @@ class KeyValue(Bucket[NatsBucket]):
             "ttl": ttl,
             "max_bytes": max_bytes,
             "storage": StorageType.MEMORY if in_memory else StorageType.FILE,
-            "replicas": replicas,
+            "replicas": replicas or default_replicas(),
             "direct": True,
         }
 

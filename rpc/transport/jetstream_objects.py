@@ -26,6 +26,7 @@ from nats.js.api import RawStreamMsg
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
+from rpc.jetstream.specs import default_replicas
 from rpc.transport.jetstream_bucket import Bucket, RevisionError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class ObjectStore(Bucket[JetStreamContext]):
         ttl: float | None = None,
         max_bytes: int | None = None,
         max_object_bytes: int = MAX_OBJECT_BYTES,
-        replicas: int = 1,
+        replicas: int = 0,
         timeout: float = 5.0,
     ) -> None:
         """Describe a bucket; nothing is sent yet.
@@ -119,13 +120,18 @@ class ObjectStore(Bucket[JetStreamContext]):
             ttl: Seconds after which an object is gone that nobody has put again.
             max_bytes: What all of it may take on the server; further objects are refused then.
             max_object_bytes: The largest object that ``put`` and ``get`` take.
-            replicas: On how many servers of a cluster.
+            replicas: On how many servers of a cluster; 0 is ``$NATSMESH_REPLICAS``, or 1 without it.
             timeout: Seconds that the broker may take for one step: one chunk, for example.
         """
         super().__init__(connection, bucket, timeout)
         self._max_object = max_object_bytes
         self._stream = f"OBJ_{bucket}"
-        self._options: dict[str, Any] = {"bucket": bucket, "ttl": ttl, "max_bytes": max_bytes, "replicas": replicas}
+        self._options: dict[str, Any] = {
+            "bucket": bucket,
+            "ttl": ttl,
+            "max_bytes": max_bytes,
+            "replicas": replicas or default_replicas(),
+        }
 
     # ------------------------------------------------------------------------------------------------------ writing
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import rpc
 from rpc.jetstream.api import JetStream
 from rpc.jetstream.specs import VERSION
 from rpc.jetstream.streams import MigrationError, StreamError, StreamSpec, bucket, ensure_stream, find_stream
@@ -355,5 +356,14 @@ async def test_replicas_need_a_cluster(js: JetStream, name: str, monkeypatch: py
 @pytest.mark.parametrize("text", ["0", "6", "-1", "three", "3.0", "٣"])
 async def test_replicas_that_cannot_be(js: JetStream, name: str, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("NATSMESH_REPLICAS", text)
-    with pytest.raises(ValueError, match="NATSMESH_REPLICAS must be a number from 1 to 5"):
+    with pytest.raises(StreamError, match="NATSMESH_REPLICAS must be a number from 1 to 5"):
         await ensure_stream(js, events(name), migrate=True)
+    with pytest.raises(ValueError, match="NATSMESH_REPLICAS must be a number from 1 to 5"):
+        rpc.KeyValue(js.connection, name)
+
+
+async def test_buckets_have_as_many(js: JetStream, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATSMESH_REPLICAS", "3")
+    with pytest.raises(ConnectionError, match="replicas > 1 not supported in non-clustered mode"):
+        await rpc.KeyValue(js.connection, name).create("a", b"")
+    await rpc.KeyValue(js.connection, name, replicas=1).create("a", b"")
