@@ -32,6 +32,17 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
     return result
 
 
+async def freeze(pid: int) -> None:
+    """Stop a process (SIGSTOP), and return once it does nothing more: its threads stop one by one."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands() -> bool:
+        threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))  # none where there is no /proc
+        return all(thread.read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
+
+    await until(stands)
+
+
 async def accepted(channel: rpc.Channel, calls: int = 1) -> None:
     """Wait until so many calls of the channel are with a back-end that the channel knows."""
     pending = channel._transport._pending

@@ -13,7 +13,7 @@ import rpc
 from rpc import KeyValue, KeyValueEntry, RevisionError
 from rpc.embedded import Broker
 from rpc.testing import MemoryMesh
-from tests.integration.processes import until
+from tests.integration.processes import freeze, until
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ async def test_a_broker_that_does_not_answer() -> None:
         bucket = KeyValue(connection, "b", timeout=0.2)
         await bucket.create("k", b"v")
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
+        await freeze(broker.pid)
         try:
             started = time.monotonic()
             with pytest.raises(ConnectionError, match="no answer"):

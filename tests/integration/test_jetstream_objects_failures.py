@@ -11,7 +11,7 @@ import pytest
 import rpc
 from rpc import ObjectStore
 from rpc.embedded import Broker
-from tests.integration.processes import until
+from tests.integration.processes import freeze, until
 
 CHUNK = 256 * 1024
 
@@ -105,7 +105,7 @@ async def test_a_broker_that_does_not_answer() -> None:
         store = ObjectStore(connection, "b", timeout=0.2)
         await store.put("x", b"1")
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
+        await freeze(broker.pid)
         try:
             started = time.monotonic()
             with pytest.raises(ConnectionError, match="no answer"):
