@@ -24,6 +24,8 @@ from gateway.filters.own_routes import OwnRoute
 from gateway.grpc_error import grpc_kind, grpc_status, send_grpc_error
 from gateway.headers import new_request_id
 from gateway.mesh_services import MAX_STREAMS, MeshServices
+from gateway.mesh_services.contracts import OPERATIONS
+from gateway.mesh_services.operations import operations_schema
 from gateway.not_found import describe
 from gateway.openapi.live import LiveDocument
 from gateway.openapi.routes import docs_routes
@@ -85,12 +87,14 @@ class Gateway:
         self._mesh_services = MeshServices(
             reflection=self.config.reflection,
             health=self.config.health,
+            operations=self.config.operations,
             schemas=lambda: self._catalog.schemas,
             services=lambda: {} if self._watcher is None else self._watcher.services,
             is_connected=lambda: self._connection is not None and self._connection.is_connected,
             is_ready=lambda: not self._reason_against_ready(),
         )
         self._own_server: UnaryServer | None = None
+        self._operations: Schema | None = None
         self._forget_connection: Callable[[], None] | None = None
 
     # ------------------------------------------------------------------------------------------------- life cycle
@@ -122,7 +126,7 @@ class Gateway:
         if self._filters:
             self._catalog.wrap_own(lambda route: filtered(OwnRoute(route, self.stats), self._filters))
         await self._serve_own(connection)
-        self._watcher = ServiceWatcher(connection, self._changed, prefix=config.prefix)
+        self._watcher = ServiceWatcher(connection, self._changed, prefix=config.prefix, stored=True)
         await self._watcher.start()
         self._spawn(self._catalog.run(self._watcher.ready), "gateway-catalog")
         if self._worker_stats is not None:
@@ -135,10 +139,26 @@ class Gateway:
         server = UnaryServer(own.invoke, limited, tracer=self._tracer)
         self._own_server = server
         schemas = await asyncio.to_thread(own.load)
-        routes = [route for schema in schemas for route in connect_routes(schema, server, self.stats)]
+        routes: list[ServiceRoute] = [
+            route for schema in schemas for route in connect_routes(schema, server, self.stats)
+        ]
+        if self.config.operations:
+            routes += await self._operation_routes()
         self._catalog.add_own([filtered(route, self._filters) for route in routes])
         self._forget_connection = connection.on_state_change(lambda _connected: own.health.changed())
         self._spawn(self._tell_when_settled(), "gateway-settled")
+
+    async def _operation_routes(self) -> list[ServiceRoute]:
+        """Return the routes of google.longrunning.Operations; its calls go through the channel as all others do."""
+        unary = self._unary
+        assert unary is not None  # noqa: S101 - start() made it
+        schema = await asyncio.to_thread(operations_schema, self._catalog.registries.get)
+        self._operations = schema
+        ignore_unknown = self.config.ignore_unknown
+        return [
+            *connect_routes(schema, unary, self.stats),
+            *rest_routes(schema, unary, self.stats, ignore_unknown=ignore_unknown),
+        ]
 
     async def _tell_when_settled(self) -> None:
         await self._catalog.settled.wait()
@@ -209,6 +229,11 @@ class Gateway:
         assert unary is not None  # noqa: S101 - the catalog runs after start only
         if self._document is not None:
             self._document.learn(schema)
+            if self._operations is not None and any(method.info.job for method in schema.methods):
+                self._document.learn(self._operations)  # Without jobs there is nothing that it could be asked.
+        if schema.service == OPERATIONS and self._operations is not None:
+            logger.info("%s: the gateway answers for itself, whoever serves it on the mesh", schema.service)
+            return ()
         routes: list[ServiceRoute] = [
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]

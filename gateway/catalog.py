@@ -13,6 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from protobuf import Registry
+
 from gateway.asgi import Receive, Scope, Send
 from gateway.path_template import PathTemplate
 from gateway.routes import RouteTable
@@ -52,6 +54,8 @@ class Catalog:
         self._digests: dict[str, str] = {}
         self.schemas: dict[str, bytes] = {}
         """The schemas that are served, as they came, by service."""
+        self.registries: dict[str, Registry] = {}
+        """The types of these schemas, by service."""
         self._pending: dict[str, ServiceView] = {}
         self._wake = asyncio.Event()
         self._warned: set[str] = set()
@@ -104,7 +108,7 @@ class Catalog:
         if not view.schema or self._digests.get(view.name) == view.digest:
             return False
         try:
-            routes = await asyncio.to_thread(self._load, view)
+            registry, routes = await asyncio.to_thread(self._load, view)
         except SchemaError as error:
             logger.warning("%s %s is not served: %s", view.name, view.version, error)
             self._digests[view.name] = view.digest  # It will not get better by trying again.
@@ -117,10 +121,12 @@ class Catalog:
         self._digests[view.name] = view.digest
         self._routes[view.name] = routes
         self.schemas[view.name] = view.schema
+        self.registries[view.name] = registry
         return True
 
-    def _load(self, view: ServiceView) -> Sequence[Route]:
-        return self._compile(load_schema(view.schema, view.name))
+    def _load(self, view: ServiceView) -> tuple[Registry, Sequence[Route]]:
+        schema = load_schema(view.schema, view.name)
+        return schema.registry, self._compile(schema)
 
     def _publish(self) -> None:
         routes = [route for routes in self._routes.values() for route in routes]

@@ -116,6 +116,9 @@ class Config:
     health: bool = True
     """Serve ``grpc.health.v1.Health`` for every service of the mesh."""
 
+    operations: bool = True
+    """Serve ``google.longrunning.Operations``: durable jobs can be listed, asked about and cancelled."""
+
     docs: DocsOptions = field(default_factory=DocsOptions)
     """``/openapi.json``, and a page to try the API on, ``/docs``."""
 

@@ -18,7 +18,7 @@ from gateway.asgi import AsgiApp, Receive, Scope, Send
 from gateway.connect_endpoints import ConnectApp, connect_app
 from gateway.errors import BadRequest, HttpError, connect_error
 from gateway.headers import RequestHead
-from gateway.json_codec import json_decoder, json_encoder
+from gateway.json_codec import json_decoder
 from gateway.path_template import PathTemplate
 from gateway.schema import Method, Schema
 from gateway.transcode import JSON, Answer, ResponseError
@@ -172,7 +172,7 @@ def literal_template(path: str) -> PathTemplate:
 def _json_codec(method: Method, schema: Schema) -> Codec:
     # Connect's codecs pass over unknown fields, so that older servers understand newer clients.
     parse = json_decoder(method.request, schema.registry, ignore_unknown=True)
-    encode = json_encoder(method.response, schema.registry)
+    encode = method.to_json
     name = method.response.desc().type_name
 
     def decode(body: bytes) -> bytes:

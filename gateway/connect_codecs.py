@@ -10,7 +10,7 @@ from connectrpc.codec import Codec
 from connectrpc.errors import ConnectError
 
 from gateway.errors import HttpError
-from gateway.json_codec import json_decoder, json_encoder
+from gateway.json_codec import json_decoder
 from gateway.schema import Method, Schema
 
 
@@ -20,7 +20,7 @@ class Converter:
     def __init__(self, method: Method, schema: Schema) -> None:
         # Connect's codecs pass over unknown fields, so that older servers understand newer clients.
         parse = json_decoder(method.request, schema.registry, ignore_unknown=True)
-        self.to_json = json_encoder(method.response, schema.registry)
+        self.to_json = method.to_json
         self.from_json: Callable[[bytes], bytes] = lambda document: parse(document).to_binary()
 
 

@@ -22,6 +22,8 @@ from google.rpc import error_details_pb2, status_pb2
 from protobuf import Message, Registry
 from protobuf import wkt as protobuf_wkt
 
+from gateway.json_codec import Encoder, json_encoder
+from gateway.operation_json import OPERATION, operation_encoder
 from rpc import MethodInfo
 
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
@@ -41,6 +43,9 @@ class Method:
     response: type[Message]
     http: HttpRule | None
     """The ``google.api.http`` option, when it has one."""
+
+    to_json: Encoder
+    """Makes JSON of a serialized response; raises whatever that is wrong with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +84,13 @@ def _load(data: bytes, service: str) -> Schema:
         raise SchemaError(f"the service has {len(descriptor.methods)} methods: at most {MAX_METHODS} are served")
     for file in files:
         _restore_json_names(pool.FindFileByName(file.name), file)
-    registry = _registry(files)
+    own = _registry(files)
+    registry = Registry(ERROR_DETAILS, own)
     options = _http_options(files, service)
     return Schema(
         service,
-        tuple(_method(method, registry, options.get(method.name)) for method in descriptor.methods),
-        Registry(ERROR_DETAILS, registry),
+        tuple(_method(method, own, registry, options.get(method.name)) for method in descriptor.methods),
+        registry,
     )
 
 
@@ -165,10 +171,10 @@ def _http_options(files: list[FileDescriptorProto], service: str) -> dict[str, H
     return {}
 
 
-def _method(method: GoogleMethod, registry: Registry, http: HttpRule | None) -> Method:
+def _method(method: GoogleMethod, own: Registry, registry: Registry, http: HttpRule | None) -> Method:
     types: list[type[Message]] = []
     for name in (method.input_type.full_name, method.output_type.full_name):
-        message = registry.message(name)
+        message = own.message(name)
         if message is None:
             raise SchemaError(f"the method {method.name!r} uses {name!r}, which is not in the schema")
         types.append(message.type)
@@ -176,7 +182,9 @@ def _method(method: GoogleMethod, registry: Registry, http: HttpRule | None) -> 
         info = MethodInfo.from_descriptor(method)
     except ValueError as error:  # What it says of jobs and events is wrong.
         raise SchemaError(str(error)) from error
-    return Method(info, types[0], types[1], http)
+    is_operation = method.output_type.full_name == OPERATION
+    encode = operation_encoder(lambda _name: registry) if is_operation else json_encoder(types[1], registry)
+    return Method(info, types[0], types[1], http, encode)
 
 
 def _builtin(*modules: FileDescriptor) -> Registry:

@@ -26,7 +26,7 @@ from gateway.errors import BadRequest, HttpError
 from gateway.fields import HTTP_BODY, FieldPathError, Setter, find_field, resolve, text_field
 from gateway.form_reader import FormReader
 from gateway.http_rule import WHOLE, Binding, RuleError
-from gateway.json_codec import explain, json_decoder, json_encoder, parse_value
+from gateway.json_codec import explain, json_decoder, parse_value
 from gateway.multipart import is_form
 from gateway.path_template import Variable
 from gateway.query import QueryBinder
@@ -115,7 +115,7 @@ def response_transcoder(method: Method, binding: Binding, registry: Registry) ->
     elif descriptor.type_name == HTTP_BODY:
         encode = _raw_answer(method.response)
     else:
-        to_json = json_encoder(method.response, registry)
+        to_json = method.to_json
 
         def encode(data: bytes) -> Answer:
             return JSON, to_json(data)

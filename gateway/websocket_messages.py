@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gateway.asgi import Message as AsgiMessage
 from gateway.errors import BadRequest
 from gateway.http_rule import Binding
-from gateway.json_codec import json_decoder, json_encoder
+from gateway.json_codec import json_decoder
 from gateway.schema import Method, Schema
 from gateway.transcode import RequestTranscoder, ResponseError, answers_raw, response_transcoder, takes_raw
 
@@ -47,7 +47,7 @@ class MethodMessages:
 
     def __init__(self, method: Method, schema: Schema, *, ignore_unknown: bool) -> None:
         parse = json_decoder(method.request, schema.registry, ignore_unknown=ignore_unknown)
-        encode = json_encoder(method.response, schema.registry)
+        encode = method.to_json
         response = method.response.desc().type_name
 
         def decode(message: AsgiMessage) -> bytes:

@@ -1,7 +1,8 @@
-"""Services that the gateway itself serves about the mesh: reflection and health, over gRPC, gRPC-Web and Connect.
+"""Services that the gateway itself serves about the mesh: reflection, health and long-running operations.
 
-They are ordinary services, with schemas and routes as any other, only that their calls end in this process. Where a
-back-end serves one of the same name, the gateway's own answers at the gateway; callers on the bus reach the back-end's.
+They are ordinary services, with schemas and routes as any other, only that their calls end in this process, or, of
+``google.longrunning.Operations``, in JetStream. Where a back-end serves one of the same name, the gateway's own answers
+at the gateway; callers on the bus reach the back-end's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gateway.mesh_services import contracts
-from gateway.mesh_services.contracts import HEALTH, REFLECTION, REFLECTION_ALPHA
+from gateway.mesh_services.contracts import HEALTH, OPERATIONS, REFLECTION, REFLECTION_ALPHA
 from gateway.mesh_services.health import MAX_WATCHERS, Health
 from gateway.mesh_services.local import LocalMethods, StreamMethod, UnaryMethod
 from gateway.mesh_services.reflection import Reflection
@@ -28,6 +29,7 @@ class MeshServices:
         *,
         reflection: bool,
         health: bool,
+        operations: bool,
         schemas: Callable[[], Mapping[str, bytes]],
         services: Callable[[], Mapping[str, ServiceView]],
         is_connected: Callable[[], bool],
@@ -40,6 +42,8 @@ class MeshServices:
         if reflection:
             self.schemas[REFLECTION] = contracts.reflection()
             self.schemas[REFLECTION_ALPHA] = contracts.reflection_alpha()
+        if operations:
+            self.schemas[OPERATIONS] = contracts.operations()
         self.health = Health(services, frozenset(self.schemas), is_connected, is_ready)
 
         def live() -> set[str]:
@@ -55,5 +59,5 @@ class MeshServices:
         self.invoke = LocalMethods(unary, streams).invoke
 
     def load(self) -> list[Schema]:
-        """Return their schemas, ready to make routes of."""
-        return [load_schema(data, name) for name, data in self.schemas.items()]
+        """Return the schemas of those that this process answers, ready to make routes of."""
+        return [load_schema(data, name) for name, data in self.schemas.items() if name != OPERATIONS]

@@ -78,6 +78,7 @@ _POLL_SECONDS = 0.02
 @flag("--response-header", "response_headers.add", "For every response.", type=HEADER, multiple=True)
 @flag("--metrics/--no-metrics", "metrics", "Serve /metrics for Prometheus.", default="metrics")
 @flag("--docs/--no-docs", "docs.serve", "Serve /openapi.json, and /docs to try it all.", default="docs")
+@flag("--operations/--no-operations", "operations", "Serve google.longrunning.Operations.", default="operations")
 @flag("--reflection/--no-reflection", "reflection", "Serve gRPC server reflection.", default="reflection")
 @flag("--health/--no-health", "health", "Serve grpc.health.v1 for each service.", default="health")
 @flag("--compress/--no-compress", "compression.responses", "Compress for clients that take it.", default="compress")

@@ -83,6 +83,7 @@ async def test_a_service_comes_and_goes(
     assert {name: each.status for name, each in everything.statuses.items()} == {
         "": Response.SERVING,
         HEALTH: Response.SERVING,
+        "google.longrunning.Operations": Response.SERVING,
         "grpc.reflection.v1.ServerReflection": Response.SERVING,
         "grpc.reflection.v1alpha.ServerReflection": Response.SERVING,
         "one.Service": Response.NOT_SERVING,

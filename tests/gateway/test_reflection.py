@@ -31,7 +31,12 @@ from tests.gateway.contracts import compile_proto
 from tests.gateway.processes import GatewayProcess
 from tests.gateway.worlds import World
 
-OWN = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
+OWN = [
+    "google.longrunning.Operations",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+]
 V1 = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -301,7 +306,7 @@ async def test_answers_are_bounded() -> None:
 
 async def test_a_reflection_of_a_back_end_does_not_disturb(site: Site) -> None:
     backend = await site.backend("one.Shop", shop("one", "first"))
-    theirs = RawBackend(backend.connection, OWN[1], contracts.reflection(), prefix=backend.prefix.rstrip("."))
+    theirs = RawBackend(backend.connection, OWN[2], contracts.reflection(), prefix=backend.prefix.rstrip("."))
     await theirs.start()
     await site.backend("two.Shop", shop("two", "second"))  # Later, so the other is known by now.
     assert await site.services() == [*OWN, "one.Shop", "two.Shop"]
@@ -310,6 +315,6 @@ async def test_a_reflection_of_a_back_end_does_not_disturb(site: Site) -> None:
 
 
 async def test_it_can_be_switched_off(world: World) -> None:
-    client = await world.ready_gateway(reflection=False, health=False)
-    for path in (V1, V1ALPHA, "/grpc.health.v1.Health/Check"):
+    client = await world.ready_gateway(reflection=False, health=False, operations=False)
+    for path in (V1, V1ALPHA, "/grpc.health.v1.Health/Check", "/google.longrunning.Operations/ListOperations"):
         assert (await client.post(path)).status == 404
