@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
-from typing import Final
+from typing import Any, Final
 
 from mesh.v1 import log_pb2
+from rpc.events.publisher import Publisher
 from rpc.logs.record import RecordMaker
 from rpc.logs.shipper import CAPACITY, MAX_BYTES, Backlog, Shipper
 
 _RECONNECT_PAUSE: Final = 1.0
 _JOIN_SECONDS: Final = 2.0
+
+# Imported now and not when the thread needs it: what it imports can no longer be imported while the process ends.
+importlib.import_module("rpc.transport.nats")
 
 _handlers: weakref.WeakSet[LogHandler] = weakref.WeakSet()
 
@@ -159,19 +165,17 @@ class LogHandler(logging.Handler):
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        with contextlib.suppress(Exception):  # The next record starts another thread.
-            asyncio.run(self._ship())
+        with contextlib.suppress(Exception), asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.run(self._ship())  # If it fails, the next record starts another thread.
 
     async def _ship(self) -> None:
-        from rpc.events.publisher import Publisher  # noqa: PLC0415 - who never logs does not load it
-
         self._stop = stop = asyncio.Event()
         self._shipper = shipper = Shipper(self._backlog, self._tell_dropped)
         self._loop = asyncio.get_running_loop()
         stopped = asyncio.ensure_future(stop.wait())
         while not stop.is_set():
             with contextlib.suppress(OSError):
-                async with Publisher(self._target, prefix=self._prefix) as publisher:
+                async with Publisher(self._target, prefix=self._prefix, trace=False) as publisher:
                     running = asyncio.ensure_future(shipper.run(lambda record, key: publisher.publish(record, id=key)))
                     await asyncio.wait([stopped, running], return_when=asyncio.FIRST_COMPLETED)
                     running.cancel()
@@ -185,6 +189,16 @@ class LogHandler(logging.Handler):
         )
         record.dropped = number
         return self._maker.make(record)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop without a pool of threads: there are none any more while the process ends, and records are left."""
+
+    async def getaddrinfo(  # type: ignore[override]  # its annotations vary between versions of Python
+        self, host: str | None, port: str | int | None, **options: int
+    ) -> list[Any]:
+        """Look a name up at once: but for us, nobody waits here."""
+        return socket.getaddrinfo(host, port, **options)
 
 
 def _after_fork() -> None:
