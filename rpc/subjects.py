@@ -100,6 +100,15 @@ class Subjects:
         """``$KV.schemas.<package.Service>``: the schema of a service that has jobs."""
         return f"$KV.{self.jetstream('schemas')}.{check_name(service)}"
 
+    def records_of(self, service: str, method: str = "*") -> str:
+        """``$KV.operations.<package.Service>.<Method>.*``: the records of all jobs of a method, or of a service."""
+        key = f"{check_name(service)}.{method if method == '*' else check_name(method)}.*"
+        return f"$KV.{self.jetstream('operations')}.{key}"
+
+    def any_jobs_of(self, service: str, method: str = "*") -> str:
+        """``*.<package.Service>.<Method>.*``: in the stream of a service, what waits and what waits for its time."""
+        return f"{self.prefix}*.{check_name(service)}.{method if method == '*' else check_name(method)}.*"
+
     def event(self, event: str, partition: int | None = None) -> str:
         """``events.<message full name>``, or with the number of a partition behind it: an event."""
         subject = f"{self.prefix}events.{check_name(event)}"

@@ -25,6 +25,7 @@ DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 1000
 
 _CHUNK: Final = 256
+_LAST_SEQUENCE: Final = 2**63 - 1
 _MAX_CHUNKS: Final = 40
 """Chunks that are looked through for one page: a filter that little passes gives short pages rather than long waits."""
 
@@ -64,16 +65,19 @@ class Listing:
             if stream not in streams:  # the first page, or a queue that is gone
                 following = [one for one in streams[:-1] if one > stream]
                 stream, start = (following[0] if following else streams[-1]), 1
-            found, start = await self._chunk(stream, service, method, start, size - len(jobs))
-            jobs += [record.job for record in found if passes(record.job)]
-            if not start:
-                if stream == streams[-1]:
-                    return jobs, ""
-                place = streams[streams.index(stream) + 1], 1
-            else:
+            limit = size - len(jobs) if not filter_text.strip() else _CHUNK
+            found, start = await self._chunk(stream, (service, method), start, min(limit, _CHUNK))
+            for record, sequence in found:
+                if passes(record.job):
+                    jobs.append(record.job)
+                    if len(jobs) == size:
+                        return jobs, _token(stream, sequence + 1)
+            if start:
                 place = stream, start
-            if len(jobs) >= size:
-                break
+            elif stream == streams[-1]:
+                return jobs, ""
+            else:
+                place = streams[streams.index(stream) + 1], 1
         return jobs, _token(*place)
 
     async def _queues(self, service: str) -> list[str]:
@@ -87,37 +91,40 @@ class Listing:
             if not page or len(names) >= int(answer.get("total", 0)):
                 return sorted(names)
 
-    async def _chunk(self, stream: str, service: str, method: str, start: int, limit: int) -> tuple[list[Record], int]:
-        """Return up to so many records from one stream, and the sequence to go on with, 0 at its end."""
-        limit = min(limit, _CHUNK)
+    async def _chunk(
+        self, stream: str, parent: tuple[str, str], start: int, limit: int
+    ) -> tuple[list[tuple[Record, int]], int]:
+        """Return the records among so many messages of a stream, and their places; and where to go on, 0 at its end."""
         is_records = stream == self._records.stream
         try:
-            stored = await self._js.read(stream, ">", start=start, limit=limit)
+            stored = await self._js.read(stream, self._filter(*parent, is_records), start=start, limit=limit)
         except JetStreamError as error:
             if error.code in {404, 408}:
                 return [], 0
             raise
-        found = await self._ended(stored) if is_records else await self._waiting(stored)
-        kept = [
-            record
-            for record in found
-            if (not service or record.job.name.startswith(f"operations/{service}/"))
-            and (not method or record.job.name.split("/")[2] == method)
-        ]
-        return kept, stored[-1].sequence + 1 if stored else 0
+        found = self._ended(stored) if is_records else await self._waiting(stored)
+        return found, stored[-1].sequence + 1 if stored else 0
 
-    async def _ended(self, stored: list[StoredMessage]) -> list[Record]:
+    def _filter(self, service: str, method: str, is_records: bool) -> str:
+        """Return the subjects of a method, or a service, or all."""
+        if not service:
+            return ">"
+        subjects = self._subjects
+        return (
+            subjects.records_of(service, method or "*") if is_records else subjects.any_jobs_of(service, method or "*")
+        )
+
+    def _ended(self, stored: list[StoredMessage]) -> list[tuple[Record, int]]:
         # What has not ended stands in a queue, too.
-        records = [record for one in stored if (record := decode(one)) is not None]
-        return [record for record in records if record.is_final]
+        records = [(record, one.sequence) for one in stored if (record := decode(one)) is not None]
+        return [(record, sequence) for record, sequence in records if record.is_final]
 
-    async def _waiting(self, stored: list[StoredMessage]) -> list[Record]:
-        jobs = [job for one in stored if (job := self._waiting_job(one)) is not None]
-        names = [JobName(*job.name.split("/")[1:]) for job in jobs]
-        records = await self._records.get_many(names)
-        merged = [records.get(job.name) or Record(job) for job in jobs]
+    async def _waiting(self, stored: list[StoredMessage]) -> list[tuple[Record, int]]:
+        jobs = [(job, one.sequence) for one in stored if (job := self._waiting_job(one)) is not None]
+        records = await self._records.get_many([JobName(*job.name.split("/")[1:]) for job, _ in jobs])
+        merged = [(records.get(job.name) or Record(job), sequence) for job, sequence in jobs]
         # A job that has ended this moment is listed by its record.
-        return [record for record in merged if not record.is_final]
+        return [(record, sequence) for record, sequence in merged if not record.is_final]
 
     def _waiting_job(self, stored: StoredMessage) -> Any | None:
         kind, _, rest = stored.subject[len(self._subjects.prefix) :].partition(".")
@@ -182,6 +189,6 @@ def _parse_token(token: str) -> tuple[str, int]:
         return "", 1
     try:
         stream, _, number = base64.urlsafe_b64decode(token[:1000].encode()).decode().partition(" ")
-        return stream, int(number)
+        return stream, min(max(1, int(number)), _LAST_SEQUENCE)
     except (binascii.Error, ValueError):
         raise StatusError(StatusCode.INVALID_ARGUMENT, "page_token: it is none of ours") from None

@@ -15,6 +15,7 @@ _SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
 _METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _LONGEST: Final = 512
+_LAST_SEQUENCE: Final = 2**63 - 1
 
 CRON: Final = "cron"
 """The last token of the subject of jobs that the broker makes by a schedule; their ids have the sequence behind it."""
@@ -37,7 +38,9 @@ class JobName(NamedTuple):
     def scheduled_sequence(self) -> int | None:
         """The place in the stream of a job that the broker made by a schedule; None for others."""
         prefix, _, number = self.job_id.rpartition("-")
-        return int(number) if prefix == CRON and number.isascii() and number.isdigit() else None
+        if prefix != CRON or not (number.isascii() and number.isdigit()):
+            return None
+        return min(int(number), _LAST_SEQUENCE)
 
 
 def parse_name(name: str) -> JobName:

@@ -29,6 +29,9 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that one WaitOperation lasts at most."""
 
 
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 5.0
+
 _ANSWERING: Final = 0.5
 """Seconds that are left for the answer, when a wait ends because its call is about to."""
 
@@ -115,15 +118,17 @@ class Operations:
         try:
             loop = asyncio.get_running_loop()
             until = loop.time() + seconds
+            pause = _LONGEST_PAUSE
             record = await self._known(name)
             while not record.is_final and loop.time() < until:
                 try:
                     # Not for ever: the message that tells of it may get lost.
-                    async with asyncio.timeout_at(min(until, loop.time() + 5.0)):
+                    async with asyncio.timeout_at(min(until, loop.time() + pause)):
                         await changed.wait()
                     changed.clear()
+                    pause = _FIRST_PAUSE  # What it tells of may not be stored yet.
                 except TimeoutError:
-                    pass
+                    pause = min(2 * pause, _LONGEST_PAUSE)
                 record = await self._known(name)
             return record
         finally:
