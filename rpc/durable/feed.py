@@ -114,7 +114,8 @@ class Feed:
 
     def _receive(self, message: PulledMessage) -> None:
         if message.sequence in self._held:
-            return  # Delivered again although we have it: our signs of life came late.
+            self._ask()  # It took a place that was asked for.
+            return  # Delivered again although we have it: our signs of life came late, or the broker was away.
         self._held[message.sequence] = message
         self._waiting.append(message)
         self._pump()

@@ -1,0 +1,49 @@
+"""What feeds handlers with messages goes on asking for more, whatever is delivered twice."""
+
+import asyncio
+from collections.abc import Coroutine
+
+from rpc.durable.feed import Feed, Messages
+from rpc.jetstream.api import JetStream
+from rpc.jetstream.consumers import ensure_consumer
+from rpc.jetstream.pull import PulledMessage, settle
+from rpc.jetstream.specs import ConsumerSpec, StreamSpec
+from rpc.jetstream.streams import ensure_stream
+
+
+async def test_a_message_that_comes_again_while_it_is_settled_stops_nothing(js: JetStream, name: str) -> None:
+    """As after a restart of the broker, or a sign of life that came late: both are the same message to the feed."""
+    await ensure_stream(js, StreamSpec(name=name, subjects=(f"{name}.>",)), migrate=True)
+    await ensure_consumer(js, name, ConsumerSpec(name="M", description="a group", ack_wait=1), migrate=True)
+    handled: list[bytes] = []
+    may_settle, done = asyncio.Event(), asyncio.Event()
+
+    async def handle(messages: Messages) -> Coroutine[None, None, None]:
+        handled.append(messages[0].data)
+        if messages[0].data == b"second":
+            done.set()
+        return rest(messages[0])
+
+    async def rest(message: PulledMessage) -> None:
+        await may_settle.wait()
+        await settle(js.connection, message)
+
+    async def release(message: PulledMessage) -> None:
+        raise AssertionError(message)
+
+    async def repair() -> None:
+        raise AssertionError
+
+    feed = Feed(js.connection, name, "M", handle=handle, release=release, repair=repair, ack_wait=60, prefetches=False)
+    await feed.start()
+    await js.publish(f"{name}.a", b"first", {})
+    while not (await js.request(f"CONSUMER.INFO.{name}.M"))["num_redelivered"]:
+        await asyncio.sleep(0.05)
+    may_settle.set()
+    await js.publish(f"{name}.a", b"second", {})
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert handled == [b"first", b"second"]
+    await feed.stop_pulling()
+    await feed.wait_idle(5)
+    await feed.close()
