@@ -6,6 +6,7 @@ from functools import partial
 
 from rpc.durable.options import JobOptions
 from rpc.jetstream.api import JetStream
+from rpc.jetstream.features import Feature, require
 from rpc.jetstream.streams import ensure_stream
 from rpc.jobs.layout import queue, queue_name
 from rpc.jobs.names import CRON
@@ -15,7 +16,7 @@ from rpc.subjects import Subjects
 async def set_schedule(js: JetStream, subjects: Subjects, job: JobOptions) -> None:
     """Have the broker make jobs as the ``.proto`` says: by its schedule, or none any more.
 
-    Raises ``ConnectionError``, ``JetStreamError``.
+    Raises ``ConnectionError``, ``JetStreamError``, and ``StreamError`` for a broker that is too old for it.
     """
     subject = subjects.job_later(job.service, job.method, CRON)
     stored = await js.last(queue_name(subjects, job.service), subject)
@@ -25,6 +26,7 @@ async def set_schedule(js: JetStream, subjects: Subjects, job: JobOptions) -> No
     if not job.schedule:
         await js.request(f"STREAM.PURGE.{queue_name(subjects, job.service)}", {"filter": subject})
         return
+    await require(js, f"the schedule of {job.service}/{job.method}", Feature.REPEATED_SCHEDULES)
     headers = {
         "Nats-Schedule": job.schedule,
         "Nats-Schedule-Target": subjects.job(job.service, job.method, CRON),
