@@ -62,6 +62,7 @@ def peer_missing(peer: str) -> str | None:
     mark, wanted = folder / ".installed", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == wanted:
         return None
+    print(f"installing {peer} into {folder}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     pip = [str(peer_python(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, "--requirement", str(requirements)]):

@@ -19,8 +19,10 @@ from arq.jobs import Job
 
 from benchmarks.programs import jobs_client
 
-POLL = 0.001
-"""Seconds between two looks, of the worker at its queue, and of who waits for a result."""
+QUEUE_POLL = 0.0001
+"""Seconds between two looks of the worker at its queue; one job at a time, it takes one job at each."""
+RESULT_POLL = 0.001
+"""Seconds between two looks of who waits for a result."""
 
 
 def settings(port: str) -> RedisSettings:
@@ -45,7 +47,7 @@ class Queue(jobs_client.Queue):
         return job
 
     async def result(self, handle: Job) -> int:
-        return int(await handle.result(poll_delay=POLL))
+        return int(await handle.result(poll_delay=RESULT_POLL))
 
     async def state(self) -> tuple[int, int]:
         left = await self._pool.zcard(default_queue_name)
@@ -61,7 +63,7 @@ async def main() -> None:
         [run],
         redis_settings=settings(sys.argv[1]),
         max_jobs=int(sys.argv[2]),
-        poll_delay=POLL,
+        poll_delay=QUEUE_POLL,
         handle_signals=False,
     )
     await worker.async_run()
