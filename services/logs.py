@@ -110,7 +110,7 @@ def _query(request: logs_pb2.ListLogRecordsRequest | logs_pb2.FollowLogRecordsRe
 
 
 def _nanoseconds(name: str, timestamp: timestamp_pb2.Timestamp) -> int:
-    nanoseconds = timestamp.ToNanoseconds()
+    nanoseconds = timestamp.seconds * 1_000_000_000 + timestamp.nanos
     if not 0 <= nanoseconds < 2**63:
         raise BadRequestError(f"{name}: expected a time from 1970 to 2262")
     return nanoseconds
