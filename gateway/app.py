@@ -234,6 +234,8 @@ class Gateway:
         if schema.service == OPERATIONS and self._operations is not None:
             logger.info("%s: the gateway answers for itself, whoever serves it on the mesh", schema.service)
             return ()
+        # Events come from their stream; nobody calls their handlers.
+        schema = replace(schema, methods=tuple(each for each in schema.methods if each.info.subscription is None))
         routes: list[ServiceRoute] = [
             *rest_routes(schema, unary, self.stats, ignore_unknown=self.config.ignore_unknown),
         ]

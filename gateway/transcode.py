@@ -57,7 +57,7 @@ class ResponseError(Exception):
 class RequestTranscoder:
     """Makes serialized requests of HTTP requests, for one binding."""
 
-    __slots__ = ("_query", "_read_body", "_variables", "has_body")
+    __slots__ = ("_literals", "_query", "_read_body", "_variables", "has_body")
 
     def __init__(self, method: Method, binding: Binding, registry: Registry, *, ignore_unknown: bool) -> None:
         """Raises ``RuleError`` when the binding names fields that the request does not have."""
@@ -65,6 +65,9 @@ class RequestTranscoder:
         self._variables = tuple(
             (variable, _variable_setter(descriptor, variable)) for variable in binding.template.variables
         )
+        template = binding.template
+        # A path that is literal is found without being split; its variables have what the template says.
+        self._literals = [segment.encode() for segment in template.segments] if template.is_literal else []
         self.has_body = bool(binding.body)
         bound = [variable.field_path for variable in binding.template.variables]
         if not binding.body:
@@ -95,7 +98,7 @@ class RequestTranscoder:
             self._query.bind(message, query)
         for variable, setter in self._variables:
             try:
-                setter(message, variable.value(segments))
+                setter(message, variable.value(segments or self._literals))
             except ValueError as error:
                 reason = "the percent-escapes are not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
                 raise BadRequest(f"path variable {variable.name!r}: {reason}", field=variable.name) from error

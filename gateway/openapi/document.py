@@ -50,7 +50,8 @@ def document(
         names = _renamed(each, schemas)
         tags.append(each.tag)
         for name, schema in each.schemas.items():
-            schemas[names.get(name, name)] = _with_references(schema, names)
+            if name != STATUS or name in names:
+                schemas[names.get(name, name)] = _with_references(schema, names)
         for operation in operations:
             paths.add(replace(operation, text=_with_references(operation.text, names)))
     result: dict[str, Any] = {
@@ -90,7 +91,11 @@ class _Paths:
 
 def _renamed(described: Described, schemas: dict[str, JsonSchema]) -> dict[str, str]:
     """Return other names for types of a service that another service has in another version."""
-    clashing = {name for name, schema in described.schemas.items() if schemas.get(name, schema) != schema}
+    clashing = {
+        name
+        for name, schema in described.schemas.items()
+        if schemas.get(name, schema) != schema and not (name == STATUS and _is_status(schema))
+    }
     if not clashing:
         return {}
     # Whoever refers to one of them is another type as well.
@@ -159,6 +164,11 @@ def _own_schemas() -> dict[str, JsonSchema]:
     schemas[STATUS] = {**schemas[STATUS], "description": "An error, as https://google.aip.dev/193 describes it."}
     schemas[CONNECT_ERROR] = _CONNECT_ERROR
     return schemas
+
+
+def _is_status(schema: JsonSchema) -> bool:
+    """Tell whether a service means by google.rpc.Status what everybody does, whatever it says of it."""
+    return {*schema.get("properties", ())} == {"code", "message", "details"}
 
 
 _CONNECT_ERROR: JsonSchema = {
