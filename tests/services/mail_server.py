@@ -60,6 +60,8 @@ class MailServer:
         """For each attempt, whether it came encrypted."""
         self.stalling = threading.Event()
         """Set while a mail has come whole, and the server does not answer."""
+        self.slowness = 0.0
+        """Seconds from taking a mail over to saying so."""
         self._stalls: set[str] = set()
         self._login = login
         self._options: dict[str, Any] = {
@@ -153,6 +155,7 @@ class MailServer:
         reply = await self._reply("DATA", server, f"250 2.0.0 OK queued as {len(self.mails) + 1}")
         if reply.startswith("250"):
             self.mails.append(mail)
+            await asyncio.sleep(self.slowness)
         return reply
 
     async def _reply(self, command: str, server: SMTP, default: str) -> str:

@@ -55,6 +55,10 @@ class SignUpMesh:
             await asyncio.to_thread(command.says, READY)
         return started
 
+    async def accounts_are_served(self) -> bool:
+        """Whether the gateway knows the accounts, and reaches them."""
+        return (await self.post("nobody")).status_code == 400
+
     async def post(self, email: str, **fields: str) -> httpx.Response:
         return await self.client.post("/v1/accounts", json={"email": email, **fields})
 
@@ -74,7 +78,10 @@ class SignUpMesh:
 
     async def counted(self) -> int:
         answer = await self.client.get("/v1/signups")
-        return int(answer.json()["total"]) if answer.status_code == 200 else -1
+        return int(answer.json().get("total", 0)) if answer.status_code == 200 else -1
+
+    async def has_counted(self, number: int) -> bool:
+        return await self.counted() >= number
 
     async def jobs(self, method: str = MAILS, *, done: bool = True) -> list[operations_pb2.Operation]:
         request = operations_pb2.ListOperationsRequest(

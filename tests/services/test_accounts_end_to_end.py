@@ -18,6 +18,7 @@ from tests.services.sign_up_mesh import SignUpMesh, sign_up_mesh, until
 async def mesh(nats_url: str) -> AsyncIterator[SignUpMesh]:
     """A gateway and the accounts; all else is down."""
     async with sign_up_mesh(nats_url, f"t{secrets.token_hex(4)}", "services.accounts") as mesh:
+        await until(mesh.accounts_are_served)
         yield mesh
 
 
@@ -64,7 +65,7 @@ async def test_all_that_follows_from_a_sign_up(mesh: SignUpMesh) -> None:
     (sent,) = server.mails
     assert sent.message["To"] == "Ada <Ada@example.com>"
     assert sent.message.get_content().startswith("Hello Ada,")
-    assert await mesh.counted() == 1
+    await until(lambda: mesh.has_counted(1), "it is counted")
 
     # A server that is not there, and comes back.
     server.stop()
@@ -89,7 +90,7 @@ async def test_all_that_follows_from_a_sign_up(mesh: SignUpMesh) -> None:
     assert headers["natsmesh-error-code"] == "INVALID_ARGUMENT"
     assert "550 5.1.1 No such user" in headers["natsmesh-error-message"]
     assert headers["natsmesh-attempts"] == "1"
-    assert await mesh.counted() == 3
+    await until(lambda: mesh.has_counted(3), "they are counted")
 
 
 async def test_mailers_that_come_and_go(mesh: SignUpMesh) -> None:
