@@ -220,7 +220,7 @@ class Server(aio.Server):
             if self._interceptors
             else method_handler(found, info, self._executor, make_context),
             measure=self.stats.interceptor(),
-            trace=None,
+            trace=telemetry.consumer_interceptor(info),
             deadlines=self._deadlines,
             limit=None,  # a method takes no more than its own max_concurrency
         )

@@ -19,7 +19,7 @@ from rpc.call import Call, Handler, Interceptor
 from rpc.method import MethodInfo
 from rpc.status import StatusCode, StatusError
 
-Kind = Literal["server", "client", "http"]
+Kind = Literal["server", "client", "http", "process", "queue"]
 
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Upper bounds of the duration buckets in seconds, inclusive; one more bucket holds what is longer.
@@ -65,7 +65,7 @@ class MethodStats:
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
-        """``(pkg.Service/Method,)``, or for HTTP ``(method, route, scheme)``."""
+        """``(pkg.Service/Method,)``; for HTTP ``(method, route, scheme)``, for messages ``(destination, group)``."""
         self.last_error = ""
         """Text of the last error, cut to 256 characters; empty when there was none."""
         self._by_code: dict[int, Histogram] = {}
@@ -109,7 +109,7 @@ class MethodStats:
 
 
 class Stats:
-    """The numbers of one role of this process: calls served, calls made, or HTTP requests answered.
+    """The numbers of one role of this process: calls served, calls made, HTTP requests answered, messages handled.
 
     A ``server`` registers its methods with ``method`` before it serves; calls of any other method are counted as
     ``OTHER``, because their names come from the wire. A ``client`` learns its methods as they are called.
@@ -160,9 +160,13 @@ class Stats:
             return self.entry(info.full_name) if self.kind == "client" else self.other()
         return entry
 
-    def interceptor(self) -> Interceptor:
-        """Return an interceptor that counts each call as its caller sees it end."""
-        entries = self._entries
+    def interceptor(self, entries: Mapping[str, MethodStats] | None = None) -> Interceptor:
+        """Return an interceptor that counts each call as its caller sees it end.
+
+        ``entries`` are the numbers to be used for these methods (``pkg.Service/Method``), where they are not ``entry``.
+        """
+        if entries is None:
+            entries = self._entries
         clock = time.perf_counter
 
         async def measure(call: Call, handler: Handler) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf import duration_pb2
@@ -15,6 +15,9 @@ from rpc.call import Call
 from rpc.context import Codec, ServicerContext, SyncServicerContext
 from rpc.metadata import STATUS_DETAILS_KEY, Metadata
 from rpc.status import StatusCode
+
+if TYPE_CHECKING:
+    from rpc.jetstream.pull import PulledMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Delivery:
 class DeliveredCall(Call):
     """A call that came out of a queue."""
 
-    __slots__ = ("attempt_number", "deliveries", "job_id", "operation", "report")
+    __slots__ = ("attempt_number", "deliveries", "job_id", "messages", "operation", "report")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,6 +45,8 @@ class DeliveredCall(Call):
         self.job_id = ""
         self.operation = ""
         self.deliveries: Sequence[Delivery] = ()
+        self.messages: Sequence[PulledMessage] = ()
+        """What was delivered: one message, or those of a batch."""
         self.report: Callable[[Any], Awaitable[None]] | None = None
 
 

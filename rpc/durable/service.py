@@ -10,6 +10,7 @@ from rpc.call import Call, Handler
 from rpc.discovery.responder import ServedService
 from rpc.discovery.stored import SchemaWriter
 from rpc.durable.context import EventContext, JobContext
+from rpc.durable.measure import DeliveryStats
 from rpc.events.subscriber import EventSubscriber
 from rpc.jetstream.api import JetStream
 from rpc.jobs.caller import JobCaller
@@ -64,10 +65,12 @@ class DurableMethods:
         self._workers: list[Worker] = []
         with_jobs = (service for service in services if any(info.job for info in service.methods.values()))
         self._schemas = SchemaWriter(self._js, subjects, with_jobs)
+        stats = DeliveryStats()
         for info in methods:
             handler = make_handler(info, EventContext if info.job is None else JobContext)
             if handler is None:
                 continue
+            handler = stats.around(info, handler)
             if info.job is not None:
                 self._workers.append(JobWorker(self._js, subjects, records, info, handler, instance))
             else:

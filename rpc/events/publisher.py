@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections import deque
 from functools import partial
 from typing import Any, Final, Self
 
 from google.protobuf.message import Message
 
+from rpc import telemetry
 from rpc.connections import as_connection
 from rpc.durable.options import EventOptions, event_of
+from rpc.durable.reading import OptionsError
+from rpc.events.buffer import Buffer
 from rpc.events.layout import partition_of, stream
-from rpc.jetstream.api import MESSAGE_ID, JetStream, PubAck
+from rpc.jetstream.api import MESSAGE_ID, JetStream
+from rpc.jetstream.patience import patiently
 from rpc.jetstream.statuses import FAILURES, status_of
 from rpc.jetstream.streams import ensure_stream
+from rpc.metadata import write_headers
 from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
-from rpc.tasks import TaskSet
 from rpc.transport.base import Connection
 from rpc.transport.stream import HEADER_ROOM
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT: Final = 90.0
 """Seconds for which an event is tried to be published: a broker may be away for a minute."""
 
 DEFAULT_BUFFER: Final = 10_000
 """Events that may wait in the buffer of ``offer``."""
-
-_SENDERS: Final = 256
-"""Events of the buffer that are under way at once."""
 
 
 class _Kind:
@@ -65,26 +62,29 @@ class Publisher:
     """
 
     def __init__(
-        self, target: str | Connection | None = None, *, prefix: str | None = None, buffer: int = DEFAULT_BUFFER
+        self,
+        target: str | Connection | None = None,
+        *,
+        prefix: str | None = None,
+        buffer: int = DEFAULT_BUFFER,
+        trace: bool = True,
     ) -> None:
         """``target``: a NATS URL, or a connection that others use too; None is ``$NATS_URL`` or nats-server's default.
 
         ``prefix`` separates meshes; None is ``$NATSMESH_PREFIX``, or none. ``buffer`` bounds what ``offer`` takes.
+        ``trace=False`` makes no spans of what is published: for events that tell of programs, like log records.
         """
         self._connection, self._owns_connection = as_connection(target)
         self._subjects = Subjects(prefix)
         self._js = JetStream(self._connection)
         self._kinds: dict[str, _Kind] = {}
         self._learning = asyncio.Lock()
-        self._buffer_size = buffer
-        self._buffer: deque[tuple[Message, str]] = deque()
-        self._senders = TaskSet()
+        self._producer = telemetry.producer() if trace else None
+        self._buffer = Buffer(partial(self._publish, timeout=DEFAULT_TIMEOUT), buffer)
         self._id_prefix = secrets.token_hex(8)
         self._id_number = 0
         self._started = False
         self._closed = False
-        self.dropped = 0
-        """Events that ``offer`` did not take, or that could not be published later."""
 
     async def start(self) -> None:
         """Connect. Raises ``ConnectionError`` when NATS cannot be reached."""
@@ -98,9 +98,7 @@ class Publisher:
             return
         await self.flush(timeout)
         self._closed = True
-        await self._senders.close()
-        self.dropped += len(self._buffer)
-        self._buffer.clear()
+        await self._buffer.close()
         await self._js.close()
         if self._owns_connection:
             await self._connection.close()
@@ -123,40 +121,59 @@ class Publisher:
         confirmation (it may have been stored), RESOURCE_EXHAUSTED when it is too large or the stream is full,
         FAILED_PRECONDITION when the stream does not fit the ``.proto``.
         """
+        return await self._publish(event, id, None, timeout=timeout)
+
+    async def _publish(self, event: Message, event_id: str, position: Any, *, timeout: float) -> int:
+        """Publish an event; ``position`` is the place in a trace that it belongs to, None the current one."""
         if self._closed:
             raise StatusError(StatusCode.CANCELLED, "the publisher is closed")
-        try:
-            if not self._started:
-                await self.start()
-            deadline = asyncio.get_running_loop().time() + timeout
-            data = event.SerializeToString()
-            headers = {MESSAGE_ID: id or self._new_id()}
-            ack = await self._publish(event, data, headers, deadline)
-        except FAILURES as error:
-            raise status_of(error) from error
-        except ValueError as error:
-            limit = self._connection.max_payload - HEADER_ROOM
-            raise StatusError(
-                StatusCode.RESOURCE_EXHAUSTED, f"{event.DESCRIPTOR.full_name}: {error} ({limit} bytes at most)"
-            ) from error
-        return ack.sequence
+        if event_id and not (event_id.isascii() and event_id.isprintable()):
+            raise StatusError(StatusCode.INVALID_ARGUMENT, "the id of an event must be printable ASCII text")
+        headers = {MESSAGE_ID: event_id or self._new_id()}
+        if self._producer is None:
+            return await self._store(event, headers, timeout)
+        with self._producer.event(event.DESCRIPTOR.full_name, headers[MESSAGE_ID], position) as sending:
+            write_headers(headers, sending.metadata)
+            return await self._store(event, headers, timeout)
 
     def _new_id(self) -> str:
         self._id_number += 1
         return f"{self._id_prefix}-{self._id_number}"
 
-    async def _publish(self, event: Message, data: bytes, headers: dict[str, str], deadline: float) -> PubAck:
+    async def _store(self, event: Message, headers: dict[str, str], timeout: float) -> int:
         name = event.DESCRIPTOR.full_name
-        while True:
-            kind = self._kinds.get(name) or await self._learn(event)
-            left = deadline - asyncio.get_running_loop().time()
-            try:
-                return await self._js.publish(
-                    kind.subject_of(event), data, headers, timeout=left, ensure=partial(self._ensure, kind)
-                )
-            except _RepartitionedError:
-                if self._kinds.get(name) is kind:
-                    del self._kinds[name]
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout
+            data = event.SerializeToString()
+            while True:
+                kind = self._kinds.get(name) or await self._prepare(event, deadline)
+                left = deadline - asyncio.get_running_loop().time()
+                try:
+                    ack = await self._js.publish(
+                        kind.subject_of(event), data, headers, timeout=left, ensure=partial(self._ensure, kind)
+                    )
+                except _RepartitionedError:
+                    if self._kinds.get(name) is kind:
+                        del self._kinds[name]
+                else:
+                    return ack.sequence
+        except FAILURES as error:
+            raise status_of(error) from error
+        except OptionsError as error:
+            raise StatusError(StatusCode.FAILED_PRECONDITION, str(error)) from error
+        except ValueError as error:
+            limit = self._connection.max_payload - HEADER_ROOM
+            raise StatusError(StatusCode.RESOURCE_EXHAUSTED, f"{name}: {error} ({limit} bytes at most)") from error
+
+    async def _prepare(self, event: Message, deadline: float) -> _Kind:
+        """Connect, and learn where events of this type go, for as long as it may take."""
+
+        async def prepare() -> _Kind:
+            if not self._started and not self._connection.is_closed:
+                await self.start()
+            return await self._learn(event)
+
+        return await patiently("publishing", prepare, deadline - asyncio.get_running_loop().time())
 
     async def _learn(self, event: Message) -> _Kind:
         """Make sure of the stream of an event's type, once."""
@@ -184,29 +201,14 @@ class Publisher:
         Returns False, and counts it in ``dropped``, when the buffer is full or the publisher closed. What cannot be
         published within ``DEFAULT_TIMEOUT`` is dropped, counted and logged.
         """
-        if self._closed or len(self._buffer) >= self._buffer_size:
-            self.dropped += 1
-            return False
-        self._buffer.append((event, id))
-        if len(self._senders) < min(_SENDERS, len(self._buffer)):
-            self._senders.spawn(self._send(), name="natsmesh-publish")
-        return True
-
-    async def _send(self) -> None:
-        while self._buffer:
-            event, event_id = self._buffer.popleft()
-            try:
-                await self.publish(event, id=event_id)
-            except StatusError as error:
-                self.dropped += 1
-                logger.warning("an event of type %s was dropped: %s", event.DESCRIPTOR.full_name, error)
+        position = None if self._producer is None else self._producer.position()
+        return self._buffer.offer(event, id, position)
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Return once all that ``offer`` took is published; False after ``timeout`` seconds if it is not."""
-        try:
-            async with asyncio.timeout(timeout):
-                while self._senders:
-                    await self._senders.wait(None)
-        except TimeoutError:
-            return False
-        return True
+        """Return once all that ``offer`` has taken is published or dropped; False after ``timeout`` seconds if not."""
+        return await self._buffer.flush(timeout)
+
+    @property
+    def dropped(self) -> int:
+        """How many events ``offer`` did not take, or could not be published later."""
+        return self._buffer.dropped

@@ -153,6 +153,7 @@ class EventSubscriber:
         metadata = () if len(messages) > 1 else read_headers(first.headers)[0]
         call = DeliveredCall(self._info, first.data, metadata=metadata, deadline=deadline, peer=first.reply)
         call.attempt_number = max(message.deliveries for message in messages)
+        call.messages = messages
         call.deliveries = [
             Delivery(message.headers.get(MESSAGE_ID, ""), message.sequence, message.published, message.deliveries)
             for message in messages

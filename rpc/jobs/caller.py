@@ -13,6 +13,7 @@ from typing import Final
 
 from google.longrunning import operations_pb2
 
+from rpc import telemetry
 from rpc.call import Call
 from rpc.durable.options import JobOptions
 from rpc.jetstream.api import MESSAGE_ID, JetStream, PubAck
@@ -54,6 +55,7 @@ class JobCaller:
         self._subjects = subjects
         self._records = Records(self._js, subjects)
         self._operations = Operations(self._js, subjects, self._records)
+        self._producer = telemetry.producer()
 
     async def start(self) -> None:
         """Be ready. The connection is connected already."""
@@ -100,11 +102,15 @@ class JobCaller:
         if request_id and (known := await self._operations.find(name)) is not None:
             call.response = operation_of(known.job).SerializeToString()
             return
-        await self._publish(call, name)
+        if self._producer is None:
+            await self._publish(call, name, call.metadata)
+        else:
+            with self._producer.job(call.info, job_id, call.metadata) as sending:
+                await self._publish(call, name, sending.metadata)
         call.response = operations_pb2.Operation(name=str(name)).SerializeToString()
 
-    async def _publish(self, call: Call, name: JobName) -> PubAck:
-        metadata, run_at = _without_run_at(call.metadata)
+    async def _publish(self, call: Call, name: JobName, metadata: Metadata) -> PubAck:
+        metadata, run_at = _without_run_at(metadata)
         headers = {MESSAGE_ID: name.job_id}
         write_headers(headers, metadata)
         subject = self._subjects.job(*name)

@@ -234,6 +234,7 @@ class JobWorker:
         metadata, _ = read_headers(message.headers)
         call = DeliveredCall(self._info, message.data, metadata=metadata, deadline=deadline, peer=message.reply)
         call.attempt_number, call.job_id, call.operation = attempt, name.job_id, str(name)
+        call.messages = (message,)
         call.report = lambda progress: self._report(name, progress)
         return call
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rpc.method import MethodInfo
     from rpc.status import StatusError
     from rpc.telemetry.http import HttpSpan, HttpTracer
+    from rpc.telemetry.messaging import Producer
     from rpc.telemetry.metrics import MetricExport
     from rpc.telemetry.tracing import Tracing
 
@@ -42,7 +43,9 @@ __all__ = [
     "client_interceptor",
     "configure",
     "configure_logging",
+    "consumer_interceptor",
     "http_tracer",
+    "producer",
     "prometheus_text",
     "server_interceptor",
     "shutdown",
@@ -139,6 +142,29 @@ def server_interceptor(is_known: Callable[[MethodInfo], bool] | None = None) -> 
     from rpc.telemetry import tracing as spans  # noqa: PLC0415 - loads OpenTelemetry
 
     return spans.server_interceptor(tracing, is_known)
+
+
+def consumer_interceptor(info: MethodInfo) -> Interceptor | None:
+    """Return the interceptor that traces what is delivered to a job or a subscribed method, None when tracing is off.
+
+    The calls that it takes are ``rpc.durable.context.DeliveredCall``.
+    """
+    tracing = _tracing()
+    if tracing is None:
+        return None
+    from rpc.telemetry import messaging  # noqa: PLC0415 - loads OpenTelemetry
+
+    return messaging.consumer_interceptor(tracing, info)
+
+
+def producer() -> Producer | None:
+    """Return what makes the spans of jobs and events that are published, None when tracing is off."""
+    tracing = _tracing()
+    if tracing is None:
+        return None
+    from rpc.telemetry import messaging  # noqa: PLC0415 - loads OpenTelemetry
+
+    return messaging.Producer(tracing)
 
 
 def http_tracer(*, trust_trace_context: bool | None = None) -> HttpTracer | None:

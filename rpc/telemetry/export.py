@@ -32,7 +32,7 @@ from rpc.stats import totals
 from rpc.telemetry import semconv
 from rpc.telemetry.metrics import MetricExport, metrics_data
 from rpc.telemetry.propagation import Propagator, TextMapPropagator, W3CPropagator
-from rpc.telemetry.sampling import PresetIdGenerator
+from rpc.telemetry.sampling import LinkedSampler, PresetIdGenerator
 from rpc.telemetry.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def propagator(settings: Settings) -> Propagator:
 
 
 def sampler(settings: Settings) -> Sampler:
-    """Return the SDK's sampler of that name."""
+    """Return the SDK's sampler of that name; one that follows parents follows the links of messages too."""
     rate = settings.sampler_rate
     samplers: dict[str, Sampler] = {
         "always_on": ALWAYS_ON,
@@ -81,7 +81,8 @@ def sampler(settings: Settings) -> Sampler:
         "parentbased_always_off": DEFAULT_OFF,
         "parentbased_traceidratio": ParentBasedTraceIdRatio(rate),
     }
-    return samplers[settings.sampler]
+    chosen = samplers[settings.sampler]
+    return LinkedSampler(chosen) if settings.sampler.startswith("parentbased_") else chosen
 
 
 def tracer_provider(settings: Settings, who: Resource) -> TracerProvider | None:

@@ -22,6 +22,13 @@ _RPC_LABELS: Final = (
     semconv.RPC_RESPONSE_STATUS_CODE,
     semconv.ERROR_TYPE,
 )
+_MESSAGING_LABELS: Final = (
+    semconv.MESSAGING_SYSTEM,
+    semconv.MESSAGING_DESTINATION_NAME,
+    semconv.MESSAGING_CONSUMER_GROUP_NAME,
+    semconv.MESSAGING_OPERATION_NAME,
+    semconv.ERROR_TYPE,
+)
 _LABELS: Final[dict[Kind, tuple[str, ...]]] = {
     "server": _RPC_LABELS,
     "client": _RPC_LABELS,
@@ -32,6 +39,8 @@ _LABELS: Final[dict[Kind, tuple[str, ...]]] = {
         semconv.URL_SCHEME,
         semconv.ERROR_TYPE,
     ),
+    "process": _MESSAGING_LABELS,
+    "queue": _MESSAGING_LABELS,
 }
 
 

@@ -8,10 +8,14 @@ sampler is asked again with the same trace id, and so agrees.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
+from opentelemetry.util.types import Attributes
 
 _ALL: Final = 1 << 64
 
@@ -48,6 +52,40 @@ class HeadSampler:
     def wants(self, digits: str) -> bool:
         """Return the decision on a trace, by the last 16 of the hexadecimal digits of its id."""
         return digits < self.bound
+
+
+class LinkedSampler(Sampler):
+    """Records the CONSUMER span that begins a trace if one of its producers is recorded; leaves all else to ``inner``.
+
+    For ``parentbased_`` samplers: what is linked is to be seen, as what has a parent is.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """See ``Sampler``."""
+        if (
+            kind is SpanKind.CONSUMER
+            and links
+            and not get_current_span(parent_context).get_span_context().is_valid
+            and any(link.context.trace_flags.sampled for link in links)
+        ):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return self._inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        """See ``Sampler``."""
+        return f"LinkedSampler({self._inner.get_description()})"
 
 
 class PresetIdGenerator(RandomIdGenerator):

@@ -31,6 +31,19 @@ NETWORK_PEER_PORT: Final = "network.peer.port"
 NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
 OTHER: Final = "_OTHER"
 
+# Messaging, for jobs and events
+MESSAGING_SYSTEM: Final = "messaging.system"
+MESSAGING_DESTINATION_NAME: Final = "messaging.destination.name"
+MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
+MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+MESSAGING_CONSUMER_GROUP_NAME: Final = "messaging.consumer.group.name"
+MESSAGING_BATCH_MESSAGE_COUNT: Final = "messaging.batch.message_count"
+NATS: Final = "nats"
+"""No registered ``messaging.system``, but what others call it."""
+SEND: Final = "send"
+PROCESS: Final = "process"
+
 # HTTP
 HTTP_REQUEST_METHOD: Final = "http.request.method"
 HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"
@@ -49,6 +62,7 @@ SERVICE_VERSION: Final = "service.version"
 RPC_SERVER_CALL_DURATION: Final = "rpc.server.call.duration"
 RPC_CLIENT_CALL_DURATION: Final = "rpc.client.call.duration"
 HTTP_SERVER_REQUEST_DURATION: Final = "http.server.request.duration"
+MESSAGING_PROCESS_DURATION: Final = "messaging.process.duration"
 
 # Our own
 ATTEMPTS: Final = "natsmesh.attempts"
@@ -56,9 +70,14 @@ ATTEMPTS: Final = "natsmesh.attempts"
 ATTEMPT_FAILED: Final = "natsmesh.attempt.failed"
 """Event on a CLIENT span: one sending failed and the call is sent again."""
 ATTEMPT: Final = "natsmesh.attempt"
-"""On that event: which sending it was, from 1."""
+"""On a CONSUMER span: which attempt it is, from 1. On that event: which sending it was, from 1."""
 RETRY_DELAY: Final = "natsmesh.retry.delay"
 """On that event: seconds until the next one."""
+QUEUE_DURATION: Final = "natsmesh.queue.duration"
+"""Seconds from when the broker took a job or event (of a batch: the first of them) until its handler began.
+
+An attribute of CONSUMER spans, and a metric.
+"""
 REFUSAL_REASON: Final = "natsmesh.refusal.reason"
 """Why a call was refused before any handler saw it (``rpc.Refusal.reason``)."""
 

@@ -44,7 +44,7 @@ from rpc.telemetry.propagation import (
 )
 from rpc.telemetry.sampling import HeadSampler, PresetIdGenerator
 
-_MAX_DESCRIPTION: Final = 512
+MAX_DESCRIPTION: Final = 512
 _MAX_CACHED: Final = 2000
 
 
@@ -173,7 +173,7 @@ async def _serve_recorded(tracing: Tracing, context: Context, call: Call, handle
         attributes = {
             semconv.RPC_SYSTEM_NAME: semconv.GRPC,
             semconv.RPC_METHOD: semconv.OTHER,
-            semconv.RPC_METHOD_ORIGINAL: info.full_name[:_MAX_DESCRIPTION],
+            semconv.RPC_METHOD_ORIGINAL: info.full_name[:MAX_DESCRIPTION],
         }
         span = tracing.tracer.start_span(semconv.GRPC, context, SpanKind.SERVER, attributes)
     token = attach(set_span_in_context(span, context))
@@ -191,7 +191,7 @@ async def _serve_recorded(tracing: Tracing, context: Context, call: Call, handle
 
 
 def _end_server(span: Span, call: Call, error: BaseException) -> None:
-    code, details, unexpected = _outcome(call, error)
+    code, details, unexpected = outcome(call, error)
     span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code.name)
     if unexpected is not None:
         span.record_exception(unexpected)
@@ -245,7 +245,7 @@ async def _send_recorded(tracing: Tracing, context: Context, call: Call, handler
 
 
 def _end_client(span: Span, call: Call, error: BaseException) -> None:
-    code, details, unexpected = _outcome(call, error)
+    code, details, unexpected = outcome(call, error)
     span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code.name)
     span.set_attribute(semconv.ERROR_TYPE, code.name if unexpected is None else type(unexpected).__qualname__)
     span.set_status(Status(SpanStatus.ERROR, details))
@@ -255,12 +255,12 @@ def _end_client(span: Span, call: Call, error: BaseException) -> None:
         span.record_exception(unexpected)
 
 
-def _outcome(call: Call, error: BaseException) -> tuple[StatusCode, str, BaseException | None]:
+def outcome(call: Call, error: BaseException) -> tuple[StatusCode, str, BaseException | None]:
     """Return status code, description, and the exception that nobody meant to raise, if it was one."""
     if isinstance(error, asyncio.CancelledError):
         error = call.cancelled or StatusError(StatusCode.CANCELLED, "cancelled")
     if isinstance(error, StatusError):
-        return error.code, error.details[:_MAX_DESCRIPTION], error.__cause__
+        return error.code, error.details[:MAX_DESCRIPTION], error.__cause__
     return StatusCode.UNKNOWN, type(error).__qualname__, error
 
 
