@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
+from math import inf
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from rpc.transport.base import Connection, Headers, Message, Subscription
@@ -38,6 +39,7 @@ STREAM_NOT_FOUND: Final = 10059
 CONSUMER_NOT_FOUND: Final = 10014
 
 _SWEEP: Final = 0.25
+_ENSURED_FOR: Final = 0.5
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _LASTING: Final = frozenset({400, 403, 404, 409})
@@ -103,6 +105,8 @@ class JetStream:
         self.connection = connection
         self._waiting: dict[str, tuple[asyncio.Future[Any], float, _Collector | None]] = {}
         self._slots = asyncio.Semaphore(MAX_PENDING)
+        self._ensuring = asyncio.Lock()
+        self._ensured = -inf
         self._inbox = ""
         self._sequence = 0
         self._subscription: Subscription | None = None
@@ -164,12 +168,12 @@ class JetStream:
         one. Raises ``JetStreamError`` when JetStream refuses the message, ``ConnectionError`` when time is over (it may
         have been stored then), ``ValueError`` when the message is too large.
         """
+        deadline = self._loop.time() + timeout
         async with self._slots:
-            deadline = self._loop.time() + timeout
             pause = _FIRST_PAUSE
             repeatable = MESSAGE_ID in headers
             while True:
-                left = deadline - self._loop.time()
+                left = max(0.0, deadline - self._loop.time())
                 try:
                     return _pub_ack(await self._ask(subject, data, headers, min(left, ATTEMPT_TIMEOUT)))
                 except (ConnectionError, JetStreamError) as error:
@@ -179,14 +183,22 @@ class JetStream:
                     if lasting or not may_repeat or self._closed or self._loop.time() + pause > deadline:
                         raise
                     if untaken and ensure is not None:
-                        with contextlib.suppress(ConnectionError):  # JetStream itself is away: the next attempt tells
-                            await ensure()
+                        await self._ensure(ensure, deadline)
                 if not self.connection.is_connected:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout_at(deadline):
                             await self.connection.wait_connected()
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _ensure(self, ensure: Callable[[], Awaitable[None]], deadline: float) -> None:
+        """Have a stream made, by one of all those who miss one just now: the others try again after that."""
+        # Time is over, or JetStream itself is away: the next attempt tells.
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout_at(deadline), self._ensuring:
+                if self._loop.time() - self._ensured > _ENSURED_FOR:
+                    await ensure()
+                    self._ensured = self._loop.time()
 
     # ---------------------------------------------------------------------------------------------- reading streams
 
