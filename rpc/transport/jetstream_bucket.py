@@ -81,8 +81,19 @@ class Bucket(ABC, Generic[B]):
         # nats-py would keep what is published while it is not connected, and send it after the reconnect.
         if not self._connection.is_connected:
             raise ConnectionError(f"not connected to NATS at {self._connection.url}")
+        lost = False
+        limit = asyncio.timeout(self._timeout)
+
+        def state_changed(connected: bool) -> None:
+            # nats-py would wait on for an answer that has nobody to come to.
+            nonlocal lost
+            if not connected and not limit.expired():
+                lost = True
+                limit.reschedule(0.0)
+
+        remove_listener = self._connection.on_state_change(state_changed)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with limit:
                 if reopen:
                     return await self._run_anew(operation)
                 return await operation(await self._open())
@@ -91,7 +102,8 @@ class Bucket(ABC, Generic[B]):
             why = said or "JetStream does not answer: it is not enabled there, or has no leader just now"
             raise ConnectionError(f"bucket {self.bucket!r}: {why}") from error
         except TimeoutError as error:
-            raise ConnectionError(f"bucket {self.bucket!r}: no answer within {self._timeout} s") from error
+            why = "the connection to NATS was lost before the answer" if lost else f"no answer within {self._timeout} s"
+            raise ConnectionError(f"bucket {self.bucket!r}: {why}") from error
         except (errors.Error, OSError) as error:
             # Only some of nats-py's errors have the attribute.
             if isinstance(error, KeyWrongLastSequenceError) or getattr(error, "err_code", 0) in _WRONG_REVISION:
@@ -99,6 +111,8 @@ class Bucket(ABC, Generic[B]):
             if isinstance(error, ConnectionError):
                 raise
             raise ConnectionError(f"bucket {self.bucket!r}: {error or type(error).__name__}") from error
+        finally:
+            remove_listener()
 
     async def _run_anew(self, operation: Callable[[B], Awaitable[T]]) -> T:
         if self._opened is not None:

@@ -119,6 +119,25 @@ async def test_a_broker_that_does_not_answer() -> None:
         await connection.close()
 
 
+async def test_who_waits_for_a_broker_that_dies_hears_of_it_at_once() -> None:
+    with Broker(port=0) as broker:
+        connection = await rpc.connect(broker.url)
+        objects, values = ObjectStore(connection, "b", timeout=60), rpc.KeyValue(connection, "b", timeout=60)
+        await objects.put("x", b"1")
+        await values.create("x", b"1")
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGSTOP)
+        asked = [asyncio.create_task(each) for each in (objects.get("x"), values.get("x"), objects.put("y", b"2"))]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(broker.kill)
+        started = time.monotonic()
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(error, ConnectionError)
+            assert "was lost before the answer" in str(error)
+        assert time.monotonic() - started < 2
+        await connection.close()
+
+
 async def test_objects_end_with_their_time() -> None:
     """At every moment the object is there, or it is not; never half of it."""
     with Broker(port=0) as broker:
