@@ -59,7 +59,7 @@ async def _run(listen: tuple[str, int], grace: float, mesh: Mesh) -> int:
     stop = StopSignal()
     control = Control.inherit()
     connection = await mesh.connect("natsmesh syslog")
-    publisher = rpc.Publisher(connection, prefix=mesh.prefix)
+    publisher = rpc.Publisher(connection, prefix=mesh.prefix, trace=False)
     await publisher.start()
     backlog = Backlog()
     shipper = Shipper(backlog, _tell_dropped)
