@@ -19,7 +19,15 @@ MAX_DEPTH = 4
 HTTP_BODY = "google.api.HttpBody"
 
 # Names that say what a good value would be; anything else gets a value of its type.
-_LIKELY: dict[str, Any] = {"name": "Ada", "width": 256, "height": 256, "page_size": 10, "email": "ada@example.com"}
+_LIKELY: dict[str, Any] = {
+    "name": "Ada",
+    "display_name": "Ada",
+    "width": 256,
+    "height": 256,
+    "page_size": 10,
+    "email": "ada@example.com",
+    "request_id": "6f9b2c1e-7d1a-4c7e-9a55-0d1f7c1f3b42",  # AIP-155: a UUID
+}
 
 _WELL_KNOWN: dict[str, Any] = {
     "google.protobuf.Timestamp": "2026-01-31T12:00:00Z",

@@ -1,7 +1,7 @@
-"""The code blocks of the README, and what each of them says it is."""
+"""The code blocks of the README and of other pages, and what each of them says it is."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
@@ -29,20 +29,22 @@ class Snippet:
     path: str | None
     text: str
     output: str | None = None
+    page: str = README.name
 
     def __str__(self) -> str:
-        return f"README.md:{self.line}"
+        return f"{self.page}:{self.line}"
 
 
-def snippets(kind: str | None = None) -> list[Snippet]:
-    """All code blocks of the README in order, or those of one kind. An `output` block belongs to the one before it."""
-    markdown = README.read_text()
+def snippets(kind: str | None = None, page: Path = README) -> list[Snippet]:
+    """All code blocks of a page in order, or those of one kind. An `output` block belongs to the one before it."""
+    markdown = page.read_text()
     found: list[Snippet] = []
     for match in _BLOCK.finditer(markdown):
         line = markdown.count("\n", 0, match.start()) + 1
         if match["kind"] == "output":
             before = found.pop()
-            found.append(Snippet(before.line, before.language, before.kind, before.path, before.text, match["text"]))
+            found.append(replace(before, output=match["text"]))
         else:
-            found.append(Snippet(line, match["language"], match["kind"] or "", match["path"], match["text"]))
+            kind_of_it = match["kind"] or ""
+            found.append(Snippet(line, match["language"], kind_of_it, match["path"], match["text"], page=page.name))
     return [snippet for snippet in found if kind in (None, snippet.kind)]

@@ -105,8 +105,8 @@ class SignUpMesh:
 
 
 @contextlib.asynccontextmanager
-async def sign_up_mesh(url: str, prefix: str, *targets: str) -> AsyncIterator[SignUpMesh]:
-    """A mesh with a gateway and these processes."""
+async def sign_up_mesh(url: str, prefix: str, *targets: str, config: Path | None = None) -> AsyncIterator[SignUpMesh]:
+    """A mesh with these processes and a gateway, which may have a configuration file."""
     port = free_port()
     with closing(Commands(ROOT, NATS_URL=url, NATSMESH_PREFIX=prefix)) as commands:
         connection = await rpc.connect(url)
@@ -114,7 +114,8 @@ async def sign_up_mesh(url: str, prefix: str, *targets: str) -> AsyncIterator[Si
             mesh = SignUpMesh(commands, prefix, connection, client)
             mesh.server.start()
             try:
-                gateway = commands.start("gateway", "--port", str(port), "--host", "127.0.0.1")
+                options = () if config is None else ("--config", str(config))
+                gateway = commands.start("gateway", "--port", str(port), "--host", "127.0.0.1", *options)
                 await mesh.serve(*targets)
                 await asyncio.to_thread(gateway.says, READY)
                 yield mesh
