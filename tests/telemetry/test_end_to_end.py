@@ -1,12 +1,6 @@
 """One trace over three processes, HTTP > gateway > concierge > greeter: the real commands, broker and collector."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,74 +9,13 @@ from pathlib import Path
 import pytest
 
 from rpc.embedded import Broker
-from tests.telemetry.otlp_receiver import OtlpReceiver, Span
+from tests.telemetry.otlp_receiver import OtlpReceiver
+from tests.telemetry.processes import Mesh, traced, tree
 
-ROOT = Path(__file__).parents[2]
 CLIENT_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CONCIERGE, GREETER, GATEWAY = "concierge.v1.Concierge", "greeter.v1.Greeter", "natsmesh-gateway"
 
 pytestmark = pytest.mark.timeout(120)
-
-
-class Mesh:
-    """Processes of one mesh, all of which export to ``receiver``."""
-
-    def __init__(self, receiver: OtlpReceiver, broker: Broker, logs: Path) -> None:
-        self.receiver = receiver
-        self._logs = logs
-        self._processes: list[subprocess.Popen[bytes]] = []
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "NATS"))}
-        self._environ = inherited | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "gen")]),
-            "NATS_URL": broker.url,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "OTEL_METRIC_EXPORT_INTERVAL": "200",
-            "NATSMESH_LOG_FORMAT": "json",
-        }
-
-    def start(self, name: str, *command: str, **environ: str) -> None:
-        with (self._logs / f"{name}.log").open("wb") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "natsmesh", *command],
-                    cwd=ROOT,
-                    env=self._environ | environ,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-
-    def start_gateway(self, name: str, **environ: str) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        self.start(name, "gateway", "--port", str(port), **environ)
-        self.until(lambda: welcome(port, [])[0] == 200, f"{name} serves")
-        return port
-
-    def log(self, name: str) -> list[dict[str, str]]:
-        lines = (self._logs / f"{name}.log").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def until(self, condition, what: str, timeout: float = 30.0) -> None:  # noqa: ANN001 - a lambda
-        deadline = time.monotonic() + timeout
-        while not condition():
-            logs = {path.name: path.read_text()[-2000:] for path in self._logs.iterdir()}
-            assert all(process.poll() is None for process in self._processes), logs
-            assert time.monotonic() < deadline, f"waited in vain: {what}\n{logs}"
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def welcome(port: int, guests: list[str], **headers: str) -> tuple[int, str]:
@@ -101,6 +34,10 @@ def welcome(port: int, guests: list[str], **headers: str) -> tuple[int, str]:
         return 0, str(error)
 
 
+def serves(port: int) -> bool:
+    return welcome(port, [])[0] == 200
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with OtlpReceiver() as receiver, Broker(port=0) as broker:
@@ -115,46 +52,16 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def port(mesh: Mesh) -> int:
-    port = mesh.start_gateway("gateway")
+    port = mesh.start_gateway("gateway", serves)
     mesh.until(lambda: welcome(port, ["warm-up"])[0] == 200, "the greeter is found")
     return port
-
-
-def traced(mesh: Mesh, agent: str, size: int) -> list[Span]:
-    """Return the whole trace of the request that was sent with this user agent."""
-
-    def roots(spans: list[Span]) -> list[Span]:
-        return [span for span in spans if span.attributes.get("user_agent.original") == agent]
-
-    def complete(spans: list[Span]) -> bool:
-        found = roots(spans)
-        return bool(found) and sum(span.trace_id == found[0].trace_id for span in spans) >= size
-
-    spans = mesh.receiver.wait_for_spans(complete)
-    (root,) = roots(spans)
-    return [span for span in spans if span.trace_id == root.trace_id]
-
-
-def tree(spans: list[Span]) -> list[tuple[int, str, str, str]]:
-    """Return (depth, service, kind, name), each parent before its children."""
-    children: dict[str, list[Span]] = {}
-    for span in spans:
-        children.setdefault(span.parent_id, []).append(span)
-
-    def walk(parent: str, depth: int) -> list[tuple[int, str, str, str]]:
-        rows: list[tuple[int, str, str, str]] = []
-        for span in sorted(children.get(parent, []), key=lambda span: span.name):
-            rows += [(depth, span.service, span.kind, span.name), *walk(span.span_id, depth + 1)]
-        return rows
-
-    return walk("", 0)
 
 
 def test_one_request_is_one_trace_over_three_processes(mesh: Mesh, port: int) -> None:
     traceparent = f"00-{CLIENT_TRACE}-00f067aa0ba902b7-01"
     status, body = welcome(port, ["Ann", "Bob"], traceparent=traceparent, **{"user-agent": "story-1"})
     assert (status, json.loads(body)) == (200, {"greetings": ["Hello, Ann!", "Hello, Bob!"]})
-    spans = traced(mesh, "story-1", 9)
+    spans = traced(mesh.receiver, "story-1", 9)
     greeted = [
         (3, CONCIERGE, "CLIENT", "greeter.v1.Greeter/SayHello"),
         (4, GREETER, "SERVER", "greeter.v1.Greeter/SayHello"),
@@ -200,7 +107,7 @@ def test_an_error_is_told_where_it_happened(mesh: Mesh, port: int) -> None:
     status, body = welcome(port, ["Zero"], **{"user-agent": "story-2"})
     assert status == 500
     assert "ZeroDivision" not in body
-    spans = traced(mesh, "story-2", 6)
+    spans = traced(mesh.receiver, "story-2", 6)
     by_place = {(span.service, span.kind): span for span in spans}
     assert {place: span.status for place, span in by_place.items()} == {
         (GATEWAY, "SERVER"): "ERROR",
@@ -227,7 +134,7 @@ def test_an_error_is_told_where_it_happened(mesh: Mesh, port: int) -> None:
 def test_a_callers_mistake_is_no_error_of_the_server(mesh: Mesh, port: int) -> None:
     status, _ = welcome(port, ["x"] * 101, **{"user-agent": "story-3"})
     assert status == 400
-    spans = traced(mesh, "story-3", 3)
+    spans = traced(mesh.receiver, "story-3", 3)
     assert {(span.service, span.kind): span.status for span in spans} == {
         (GATEWAY, "SERVER"): "UNSET",
         (GATEWAY, "CLIENT"): "ERROR",
@@ -238,11 +145,11 @@ def test_a_callers_mistake_is_no_error_of_the_server(mesh: Mesh, port: int) -> N
 
 def test_what_the_gateway_does_not_sample_nobody_samples(mesh: Mesh, port: int) -> None:
     unsampled = mesh.start_gateway(
-        "gateway-unsampled", OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
+        "gateway-unsampled", serves, OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
     )
     assert welcome(unsampled, ["Silent"])[0] == 200
     assert welcome(port, ["Loud"], **{"user-agent": "story-4"})[0] == 200
-    loud = traced(mesh, "story-4", 6)
+    loud = traced(mesh.receiver, "story-4", 6)
     (silent,) = [line for line in mesh.log("greeter") if line["message"] == "greeting Silent"]
     assert silent["trace_flags"] == "02"
     traces = {span.trace_id for span in mesh.receiver.spans()}
@@ -281,7 +188,7 @@ def test_what_is_left_is_sent_at_the_end(tmp_path: Path) -> None:
         try:
             mesh.start("greeter", "serve", "tests.telemetry.traced_greeter:TracedGreeter", **late)
             mesh.start("concierge", "serve", "services.concierge:Concierge", **late)
-            port = mesh.start_gateway("gateway", **late)
+            port = mesh.start_gateway("gateway", serves, **late)
             mesh.until(lambda: welcome(port, ["Last"], **{"user-agent": "story-5"})[0] == 200, "the greeter is found")
             assert not receiver.spans()
         finally:
