@@ -184,10 +184,12 @@ class JetStream:
                         raise
                     if untaken and ensure is not None:
                         await self._ensure(ensure, deadline)
-                if not self.connection.is_connected:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout_at(deadline):
-                            await self.connection.wait_connected()
+                    if not self.connection.is_connected:
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout_at(deadline):
+                                await self.connection.wait_connected()
+                    if self._loop.time() + pause > deadline:
+                        raise
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
