@@ -107,6 +107,8 @@ class Feed:
 
     async def close(self) -> None:
         """End the handlers that still run; each gives its messages back."""
+        if not self._stopping:
+            await self.stop_pulling()
         await self._handling.close(timeout=5.0)
         await self._tasks.close()
 

@@ -28,8 +28,8 @@ async def run(call: Call, handler: Handler) -> StatusError | None:
     def cancel(_error: StatusError) -> None:
         task.cancel()
 
-    call.on_cancel(cancel)
     try:
+        call.on_cancel(cancel)
         await handler(call)
     except StatusError as failure:
         error = failure

@@ -30,7 +30,8 @@ MAX_BATCH: Final = 10_000
 """Messages that one request may ask for."""
 
 _CHECK: Final = 1.0
-_PAUSE: Final = 0.5
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 10.0
 _LIVE = "100"
 _PULLS = count(1)
 
@@ -90,6 +91,8 @@ class PullConsumer:
         self._asked = 0
         """How many messages have been asked for that have not come. Of a message nobody can tell which request brought
         it (it comes under its own subject), so this is one number, not one for each."""
+        self._round = 0
+        """Which requests that number is about: of those that were given up, and end later, it must not be told."""
         self._heard = 0.0
         """When the server has sent anything last."""
         self._tasks = TaskSet()
@@ -103,7 +106,7 @@ class PullConsumer:
         """Begin. The connection is connected already, stream and consumer exist."""
         self._loop = asyncio.get_running_loop()
         self._inbox = f"{self._connection.inbox}.pull-{next(_PULLS)}"
-        self._subscription = await self._connection.subscribe(self._inbox, self._on_message)
+        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
         self._remove_listener = self._connection.on_state_change(self._state_changed)
         self._tasks.spawn(self._watch(), name="natsmesh-pull")
 
@@ -133,18 +136,20 @@ class PullConsumer:
             self._heard = self._loop.time()
         self._asked += number
         body = {"batch": number, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
-        self._tasks.spawn(self._send(json.dumps(body).encode()))
+        self._tasks.spawn(self._send(json.dumps(body).encode(), f"{self._inbox}.{self._round}"))
 
-    async def _send(self, body: bytes) -> None:
+    async def _send(self, body: bytes, reply: str) -> None:
         # Lost with the connection, it is made again with the next one.
         with contextlib.suppress(ConnectionError):
-            await self._connection.publish(self._subject, body, reply=self._inbox)
+            await self._connection.publish(self._subject, body, reply=reply)
 
     def _on_message(self, message: Message) -> None:
-        self._heard = self._loop.time()
         if not message.reply.startswith("$JS.ACK."):
-            self._on_status(message)
+            if message.subject == f"{self._inbox}.{self._round}":
+                self._heard = self._loop.time()
+                self._on_status(message)
             return
+        self._heard = self._loop.time()
         self._asked = max(0, self._asked - 1)
         self._wanted -= 1
         try:
@@ -174,13 +179,15 @@ class PullConsumer:
             self._tasks.spawn(self._repair_until_done(), name="natsmesh-pull-repair")
 
     async def _repair_until_done(self) -> None:
+        pause = _FIRST_PAUSE
         try:
             while not self._stopped:
                 try:
                     await self._repair()
                 except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to do but try again
                     logger.warning("%s cannot be had: %s", self._name, error)
-                    await asyncio.sleep(_PAUSE)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
                     continue
                 break
         finally:
@@ -190,13 +197,20 @@ class PullConsumer:
     async def _watch(self) -> None:
         """Ask again when the server says nothing any more, not even that it has nothing."""
         while True:
+            before = self._loop.time()
             await asyncio.sleep(_CHECK)
+            if self._loop.time() - before > 2 * _CHECK:
+                continue  # Somebody held up the loop: what the server said meanwhile has not been read yet.
             if self._loop.time() - self._heard > 2 * HEARTBEAT + _CHECK:
-                self._asked = 0
+                self._give_up()
             self.want(self._wanted, self._at_once)
 
-    def _state_changed(self, connected: bool) -> None:
+    def _give_up(self) -> None:
         self._asked = 0
+        self._round += 1
+
+    def _state_changed(self, connected: bool) -> None:
+        self._give_up()
         if connected:
             self.want(self._wanted, self._at_once)
 

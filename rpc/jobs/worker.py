@@ -179,7 +179,7 @@ class JobWorker:
             await settle(self._js.connection, message)  # It ended, and only the word of it got lost.
             return None
         attempt = max(1, message.deliveries - record.job.released)
-        self._note_the_dead(record.job, attempt)
+        somebody_died = self._note_the_dead(record.job, attempt)
         call = self._call(name, message, attempt)
         current = _Run(name, message, record, call)
         if attempt > self._job.retry.max_attempts:
@@ -191,6 +191,8 @@ class JobWorker:
         record.job.start_time.CopyFrom(now())
         record.job.ClearField("next_attempt_time")
         self._runs[name.job_id] = current
+        if somebody_died:
+            await self._write_progress(current)  # This attempt may kill us as well.
         announcing = asyncio.get_running_loop().call_later(RUNNING_AFTER, self._announce, current)
         try:
             outcome = await run(call, self._handler)
@@ -238,16 +240,18 @@ class JobWorker:
         call.report = lambda progress: self._report(name, progress)
         return call
 
-    def _note_the_dead(self, job: Any, attempt: int) -> None:
+    def _note_the_dead(self, job: Any, attempt: int) -> bool:
         """Note the last attempt, if whoever made it did not live to do so."""
         noted = job.history[-1].number if job.history else 0
-        if noted < attempt - 1:
-            dead = job.history.add(number=attempt - 1)
-            if job.state == job_pb2.Job.STATE_RUNNING and job.attempt == attempt - 1:
-                dead.worker = job.worker
-                dead.start_time.CopyFrom(job.start_time)
-            set_error(dead.error, StatusError(StatusCode.UNAVAILABLE, _DIED))
-            del job.history[:-HISTORY]
+        if noted >= attempt - 1:
+            return False
+        dead = job.history.add(number=attempt - 1)
+        if job.state == job_pb2.Job.STATE_RUNNING and job.attempt == attempt - 1:
+            dead.worker = job.worker
+            dead.start_time.CopyFrom(job.start_time)
+        set_error(dead.error, StatusError(StatusCode.UNAVAILABLE, _DIED))
+        del job.history[:-HISTORY]
+        return True
 
     def _announce(self, current: _Run) -> None:
         current.write_is_due = False

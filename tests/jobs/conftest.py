@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -145,9 +146,18 @@ class World:
         return versions, subscription
 
 
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[World]:
+    """A mesh of a test's own."""
+    world = World(url)
+    try:
+        await world.start()
+        yield world
+    finally:
+        await world.close()
+
+
 @pytest.fixture
 async def world(nats_url: str, lab_code: Path) -> AsyncIterator[World]:
-    world = World(nats_url)
-    await world.start()
-    yield world
-    await world.close()
+    async with opened(nats_url) as world:
+        yield world
