@@ -76,7 +76,7 @@ class Accounts(accounts_pb2_grpc.AccountsServicer):
             await rpc.publish(event, id=stored.id)
         except ConnectionError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        return accounts_pb2.CompleteSignUpResponse(account=stored)
+        return accounts_pb2.CompleteSignUpResponse(account_id=stored.id)
 
     async def _find(self, email: str) -> accounts_pb2.Account | None:
         """The account of an address. Raises ConnectionError when that cannot be found out."""

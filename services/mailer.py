@@ -8,8 +8,8 @@ together. Whoever wants each mail to arrive must send one again that may not hav
 can be done is to make that rare, and the copies recognisable:
 
 - As soon as the server has taken the mail over, that is noted in a bucket; before a mail is sent, the note is looked
-  for. So a mail is sent twice only if the mailer is killed between the server's word and the note, a millisecond or
-  so, if the broker is away then for longer than `NOTE_SECONDS`, or if the server's word itself is lost.
+  for. So a mail is sent twice only if the mailer is killed between the server's word and the note, which is one write
+  later, if the broker is away then for longer than `NOTE_SECONDS`, or if the server's word itself is lost.
 - All copies have one Message-ID, made of the job's id, by which mail servers recognise them (RFC 7352).
 """
 
@@ -83,6 +83,7 @@ class Mailer(mailer_pb2_grpc.MailerServicer):
         try:
             return await self._find_note(context.job_id) or await self._send(context.job_id, mail, email)
         except SmtpError as error:
+            logger.info("%s, attempt %d: %s", context.operation, context.attempt, error)
             await context.abort(error.code, str(error))
         except ConnectionError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"it is not known whether the mail was sent: {error}")
@@ -96,7 +97,9 @@ class Mailer(mailer_pb2_grpc.MailerServicer):
             if noted := await self._find_note(job_id):
                 return noted
             reply = await delivery.hand_over(mail)
-            return await self._take_note(job_id, mail, reply)
+            note = await self._take_note(job_id, mail, reply)
+            logger.info("mail %s was handed over: %s", note.message_id, reply)
+            return note
 
     async def _find_note(self, job_id: str) -> mailer_pb2.SendWelcomeMailResponse | None:
         """What is noted of a mail that was sent. Raises ConnectionError when that cannot be found out."""

@@ -32,9 +32,9 @@ def run(command: str, address: str) -> str:
 
 
 async def test_commands_print_what_is_shown(nats_url: str) -> None:
-    shown = snippets("run", PAGE)
+    *shown, mails = snippets("run", PAGE)
     assert len(shown) == 3
-    services = ("services.accounts", "services.signups")
+    services = ("services.accounts", "services.mailer", "services.signups")
     async with sign_up_mesh(nats_url, f"t{secrets.token_hex(4)}", *services) as mesh:
         await until(mesh.accounts_are_served)
         address = str(mesh.client.base_url).removeprefix("http://").rstrip("/")
@@ -43,6 +43,9 @@ async def test_commands_print_what_is_shown(nats_url: str) -> None:
             printed = await asyncio.to_thread(run, snippet.text, address)
             assert settled(printed) == settled(snippet.output), snippet
             await until(lambda: mesh.has_counted(1))
+        await until(lambda: mesh.mails_done(1))
+        (mail,) = json.loads(await asyncio.to_thread(run, mails.text, address))["operations"]
+        assert (mail["done"], mail["response"]["reply"]) == (True, "2.0.0 OK queued as 1")
 
 
 async def test_strangers_may_sign_up_and_nothing_else(nats_url: str, tmp_path: Path) -> None:
@@ -61,6 +64,7 @@ async def test_strangers_may_sign_up_and_nothing_else(nats_url: str, tmp_path: P
             "mailer.v1.Mailer/SendWelcomeMail",
             "accounts.v1.Accounts/CompleteSignUp",
             "signups.v1.Signups/GetSignups",
+            "google.longrunning.Operations/ListOperations",
         ):
             await until(lambda method=method: refuses(f"/{method}"), method)
         assert (
