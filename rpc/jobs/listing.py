@@ -29,6 +29,9 @@ _LAST_SEQUENCE: Final = 2**63 - 1
 _MAX_CHUNKS: Final = 40
 """Chunks that are looked through for one page: a filter that little passes gives short pages rather than long waits."""
 
+_MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a page, but for its last job: gRPC's clients take 4 MiB unless they are told to take more."""
+
 _TERM = re.compile(r"\s*([a-z_]+)\s*(!=|=)\s*(\"[^\"]*\"|[^\s\"]+)\s*\Z")
 
 Filter = Callable[[Any], bool]
@@ -60,6 +63,7 @@ class Listing:
         place = _parse_token(page_token)
         streams = [*await self._queues(service), self._records.stream]
         jobs: list[Any] = []
+        room = _MAX_PAGE_BYTES
         for _ in range(_MAX_CHUNKS):
             stream, start = place
             if stream not in streams:  # the first page, or a queue that is gone
@@ -70,7 +74,8 @@ class Listing:
             for record, sequence in found:
                 if passes(record.job):
                     jobs.append(record.job)
-                    if len(jobs) == size:
+                    room -= record.job.ByteSize()
+                    if len(jobs) == size or room < 0:
                         return jobs, _token(stream, sequence + 1)
             if start:
                 place = stream, start

@@ -242,6 +242,17 @@ async def test_pages_and_filters(client: Client, site: Site) -> None:
     assert [each["response"]["printed"] for each in listed] == ["0"]
 
 
+async def test_pages_are_bounded_in_bytes_as_well(client: Client, site: Site) -> None:
+    await site.worker()
+    for name in [await ask(client, "x" * 900_000) for _ in range(4)]:
+        await wait(client, name)
+    page = (await client.get("/v1/operations?filter=done=true")).json
+    assert len(page["operations"]) == 3
+    page = (await client.get(f"/v1/operations?filter=done=true&pageToken={page['nextPageToken']}")).json
+    assert len(page["operations"]) == 1
+    assert "nextPageToken" not in page
+
+
 WRONG = [
     ("GET", UNKNOWN, 404, "there is no operation"),
     ("POST", f"{UNKNOWN}:cancel", 404, "there is no operation"),
