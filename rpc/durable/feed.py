@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -77,6 +78,8 @@ class Feed:
         self._mean = 0.0
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop
+        self._context: contextvars.Context
+        """That of whoever started us: what one handler leaves in its own, the next one must not find."""
 
     @property
     def running(self) -> int:
@@ -86,6 +89,7 @@ class Feed:
     async def start(self) -> None:
         """Begin. The connection is connected already, stream and consumer exist."""
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         await self._pull.start()
         self._tasks.spawn(self._give_signs_of_life(), name="natsmesh-in-progress")
         self._ask()
@@ -109,6 +113,7 @@ class Feed:
         """End the handlers that still run; each gives its messages back."""
         if not self._stopping:
             await self.stop_pulling()
+        await asyncio.sleep(0)  # A task that is cancelled before it has begun cannot give anything back.
         await self._handling.close(timeout=5.0)
         await self._tasks.close()
 
@@ -126,7 +131,7 @@ class Feed:
         while self._waiting and not self._stopping and self._running < self._concurrency and self._is_due():
             messages = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             self._running += 1
-            self._handling.spawn(self._run(messages))
+            self._context.run(self._handling.spawn, self._run(messages))
         self._ask()
 
     def _is_due(self) -> bool:

@@ -36,6 +36,11 @@ BURY_TIMEOUT: Final = 60.0
 """Seconds for which a dead letter is tried to be stored, over restarts of the broker."""
 
 
+SPARE_DELIVERIES: Final = 10
+"""How often an event may be delivered beyond its attempts. A delivery is no attempt if its process stopped in between,
+which nobody has written down; but what kills all who have it must come to an end."""
+
+
 class EventSubscriber:
     """Serves one subscribed method in one process."""
 
@@ -109,28 +114,35 @@ class EventSubscriber:
     # -------------------------------------------------------------------------------------------------- handling
 
     async def _handle(self, messages: Messages) -> None:
-        fresh = [message for message in messages if message.deliveries <= self._subscription.retry.max_attempts]
-        for message in messages:
-            if message.deliveries > self._subscription.retry.max_attempts:
-                died = StatusError(StatusCode.UNAVAILABLE, "the process that had it last died or fell silent")
-                await self._bury(message, died)
-        if fresh and not await self._attempt(fresh):
-            # One of them may be to blame for all: each gets a call of its own, and its own verdict.
-            for message in fresh:
-                await self._attempt([message])
-
-    async def _attempt(self, messages: Sequence[PulledMessage]) -> bool:
-        """Run the handler and settle the events; False when a batch failed and its events must be tried alone."""
-        call = self._call(messages)
+        unsettled = {message.sequence: message for message in messages}
         try:
-            error = await run(call, self._handler)
-        except StoppedError:
-            for message in messages:
+            await self._work_off(unsettled)
+        except (asyncio.CancelledError, StoppedError):
+            for message in unsettled.values():
                 await give_back(self._js.connection, message)
             raise asyncio.CancelledError from None
+
+    async def _work_off(self, unsettled: dict[int, PulledMessage]) -> None:
+        most = self._subscription.retry.max_attempts + SPARE_DELIVERIES
+        fresh = [message for message in unsettled.values() if message.deliveries <= most]
+        for message in list(unsettled.values()):
+            if message.deliveries > most:
+                died = StatusError(StatusCode.UNAVAILABLE, "the processes that had it died or fell silent")
+                await self._bury(message, died)
+                del unsettled[message.sequence]
+        if fresh and not await self._attempt(fresh, unsettled):
+            # One of them may be to blame for all: each gets a call of its own, and its own verdict.
+            for message in fresh:
+                await self._attempt([message], unsettled)
+
+    async def _attempt(self, messages: Sequence[PulledMessage], unsettled: dict[int, PulledMessage]) -> bool:
+        """Run the handler and settle the events; False when a batch failed and its events must be tried alone."""
+        call = self._call(messages)
+        error = await run(call, self._handler)
         if error is None:
             for message in messages:
                 await settle(self._js.connection, message)
+                del unsettled[message.sequence]
             return True
         retry = self._subscription.retry
         is_retryable = error.code in retry.retryable_codes
@@ -143,6 +155,7 @@ class EventSubscriber:
                 await give_back(self._js.connection, message, wait)
             else:
                 await self._bury(message, error)
+            del unsettled[message.sequence]
         return True
 
     def _call(self, messages: Sequence[PulledMessage]) -> DeliveredCall:

@@ -76,8 +76,8 @@ class World:
         server = rpc.Server(self.url, prefix=self.prefix, **options)
         for subscriber in subscribers:
             subscriber.add_to(server)
-        await server.start()
         self.servers.append(server)
+        await server.start()
         return server
 
     async def stored(self, event: str = "stage.v1.Placed") -> list[StoredMessage]:
