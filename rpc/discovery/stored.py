@@ -42,7 +42,7 @@ VERSION_KEY: Final = "mesh-version"
 """Header: the version of the service."""
 
 _PAGE: Final = 64
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 10
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -102,6 +102,7 @@ class SchemaStore:
                     raise
                 continue  # Somebody else wrote at the same time: look at what.
             return
+        raise ConnectionError("others wrote it at the same time, again and again")
 
     async def _ensure(self) -> None:
         await ensure_stream(self._js, self._spec, migrate=False)
