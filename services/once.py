@@ -26,7 +26,7 @@ MAX_RANGES = 10_000
 RENEWED = 0.5
 """Seconds by which clocks of the broker's servers may differ, see ``Applied.add``."""
 
-LOCK_SECONDS = 3.0
+LOCK_SECONDS = 1.0
 """How long a new process waits for the one before it to let go of the file."""
 
 _MEMORY = "512MB"
@@ -114,7 +114,7 @@ class Database:
         Raises ``RuntimeError`` when another process has it.
         """
         if not path:
-            logger.warning("nothing is kept beyond the end of this process: no file was named")
+            logger.warning("kept in memory only, and gone with this process: name a file (CLICKS_DB, LOGS_DB) to keep it")
         self._connection = _open(path or ":memory:")
         self._connection.execute(schema)
         self._connection.execute(

@@ -14,8 +14,9 @@ import grpc
 import rpc
 from clickstream.v1 import clickstream_pb2 as pb
 from clickstream.v1 import clickstream_pb2_grpc
-from tests.cli.commands import Commands, free_port
-from tests.services.processes import channel, commands, prefix, publisher, serving
+from rpc.embedded import Broker
+from tests.cli.commands import Commands, closing, free_port
+from tests.services.processes import ROOT, channel, commands, prefix, publisher, serving
 
 __all__ = ["channel", "commands", "prefix", "publisher"]
 
@@ -109,6 +110,22 @@ async def test_clicks_by_rest_and_by_stream_are_counted(commands: Commands, chan
 
 def at(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+async def test_a_broker_that_forgot_everything_is_counted_on(tmp_path: Path) -> None:
+    """A development broker begins anew, and its numbers with it; the file of the counts goes on."""
+    with Broker(port=0) as broker, closing(Commands(ROOT, NATS_URL=broker.url)) as own:
+        process = await serving(own.start("serve", STORE, CLICKS_DB=str(tmp_path / "clicks.duckdb")))
+        for goal in (300, 450):
+            async with rpc.Channel(broker.url) as channel, rpc.Publisher(broker.url) as publisher:
+                store = clickstream_pb2_grpc.StoreStub(channel)
+                clicks = [pb.Click(page="/", time={"seconds": NOW})] * (300 if goal == 300 else 150)
+                await asyncio.gather(*[publisher.publish(click) for click in clicks])
+                await reaches(store, goal)
+                assert await total(store) == goal
+            broker.stop()
+            broker.start()
+        await asyncio.to_thread(process.says, "the stream was made anew")
 
 
 async def test_a_second_store_says_why_it_does_not_start(commands: Commands) -> None:
