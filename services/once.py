@@ -114,7 +114,7 @@ class Database:
         Raises ``RuntimeError`` when another process has it.
         """
         if not path:
-            logger.warning("kept in memory only, and gone with this process: name a file (CLICKS_DB, LOGS_DB) to keep it")
+            logger.warning("all is kept in memory, and ends with this process: name a file (CLICKS_DB, LOGS_DB)")
         self._connection = _open(path or ":memory:")
         self._connection.execute(schema)
         self._connection.execute(

@@ -21,6 +21,7 @@ from mesh.v1 import log_pb2
 from rpc.events.publisher import Publisher
 from rpc.logs.record import RecordMaker
 from rpc.logs.shipper import CAPACITY, MAX_BYTES, Backlog, Shipper
+from rpc.subjects import Subjects
 
 _RECONNECT_PAUSE: Final = 1.0
 _JOIN_SECONDS: Final = 2.0
@@ -56,7 +57,7 @@ class LogHandler(logging.Handler):
         max_bytes: int = MAX_BYTES,
         flush_timeout: float = 5.0,
     ) -> None:
-        """Describe a handler; nothing is connected yet.
+        """Describe a handler; nothing is connected yet. Raises ``ValueError`` for a prefix that cannot be one.
 
         Args:
             service: Who logs (``service.name``).
@@ -69,6 +70,7 @@ class LogHandler(logging.Handler):
             flush_timeout: Seconds that ``flush`` waits at most.
         """
         super().__init__(level)
+        Subjects(prefix)  # a wrong one is told now, not to a thread
         self._target = target
         self._prefix = prefix
         self._limits = capacity, max_bytes
@@ -165,8 +167,11 @@ class LogHandler(logging.Handler):
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        with contextlib.suppress(Exception), asyncio.Runner(loop_factory=_Loop) as runner:
-            runner.run(self._ship())  # If it fails, the next record starts another thread.
+        try:
+            with contextlib.suppress(Exception), asyncio.Runner(loop_factory=_Loop) as runner:
+                runner.run(self._ship())  # If it fails, the next record starts another thread.
+        finally:
+            self._ident = 0  # another thread may get it
 
     async def _ship(self) -> None:
         self._stop = stop = asyncio.Event()
