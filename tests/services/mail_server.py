@@ -22,6 +22,9 @@ CUT = "CUT"
 TAKE_AND_CUT = "TAKE_AND_CUT"
 """In place of the reply to a mail: the server takes it over, and its word of that is lost."""
 
+HOLD = "HOLD"
+"""Instead of a reply at once: a good one, after ``release``."""
+
 
 @dataclass
 class Mail:
@@ -59,7 +62,7 @@ class MailServer:
         self.was_tls: list[bool] = []
         """For each attempt, whether it came encrypted."""
         self.stalling = threading.Event()
-        """Set while a mail has come whole, and the server does not answer."""
+        """Set while the server does not answer: it holds, or a mail has come whole and it stalls."""
         self.slowness = 0.0
         """Seconds from taking a mail over to saying so."""
         self._stalls: set[str] = set()
@@ -74,6 +77,8 @@ class MailServer:
         self._implicit_tls = implicit_tls
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] = lambda: None
+        self.release: Callable[[], object] = lambda: None
+        """Let all that is held go on."""
 
     def start(self) -> Self:
         """Listen: on the port of the last time, if there was one."""
@@ -91,8 +96,10 @@ class MailServer:
             self._thread = None
 
     async def _serve(self, started: threading.Event) -> None:
-        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        loop, end, released = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._end = lambda: loop.call_soon_threadsafe(end.set)
+        self.release = lambda: loop.call_soon_threadsafe(released.set)
+        self._released = released
         sessions: list[SMTP] = []
 
         def session() -> SMTP:
@@ -160,6 +167,11 @@ class MailServer:
 
     async def _reply(self, command: str, server: SMTP, default: str) -> str:
         reply = self.replies[command].popleft() if self.replies[command] else default
+        if reply == HOLD:
+            self.stalling.set()
+            await self._released.wait()
+            self.stalling.clear()
+            return default
         if reply in {CUT, TAKE_AND_CUT}:
             assert server.transport is not None
             server.transport.abort()

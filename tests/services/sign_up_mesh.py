@@ -21,7 +21,7 @@ from tests.services.mail_server import MailServer
 ROOT = Path(__file__).parents[2]
 READY = r"^\d\d:.* serving"
 MAILS = "mailer.v1.Mailer/SendWelcomeMail"
-SECONDS = 20.0
+SECONDS = 30.0
 
 
 async def until(condition: Callable[[], Any], what: str = "", seconds: float = SECONDS) -> None:

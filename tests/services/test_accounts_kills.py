@@ -2,13 +2,17 @@
 
 import asyncio
 import secrets
+import signal
 import uuid
 from collections import Counter
 
 import pytest
 
 from tests.services.halting import AFTER_NOTE, BEFORE_NOTE, QUEUED, STORED
+from tests.services.mail_server import HOLD
 from tests.services.sign_up_mesh import sign_up_mesh, until
+
+pytestmark = pytest.mark.timeout(120)
 
 DATA = "data@example.com"
 
@@ -47,6 +51,25 @@ async def test_a_mailer_is_killed_around_the_handing_over(nats_url: str, prefix:
             ids[mail.recipients[0]].add(mail.message["Message-ID"])
         assert {len(each) for each in ids.values()} == {1}
         assert len(set.union(*ids.values())) == 3
+
+
+async def test_a_mailer_that_wakes_up_sees_that_another_one_was_faster(nats_url: str, prefix: str) -> None:
+    """It was stopped while it talked to the mail server, so long that the broker gave its mail to another one."""
+    async with sign_up_mesh(nats_url, prefix, "services.accounts") as mesh:
+        server = mesh.server
+        server.replies["RCPT"].append(HOLD)
+        (sleeper,) = await mesh.serve("services.mailer")
+        await mesh.sign_up(DATA)
+        await until(server.stalling.is_set, "the mailer waits for the server")
+        sleeper.process.send_signal(signal.SIGSTOP)
+        await mesh.serve("services.mailer")
+        await until(lambda: mesh.mails_done(1), "the other one has sent it")
+        server.release()
+        sleeper.process.send_signal(signal.SIGCONT)
+        await until(lambda: not server.stalling.is_set())
+        assert await asyncio.to_thread(sleeper.stop) == 0, sleeper.output  # it ends what it does
+        assert len(server.attempts) == 2
+        assert mesh.recipients() == [DATA]
 
 
 async def test_accounts_are_killed_in_the_middle_of_a_sign_up(nats_url: str, prefix: str) -> None:
