@@ -13,6 +13,7 @@ from gateway.fields import find_field
 from gateway.http_rule import ANY_METHOD, WHOLE, Binding
 from gateway.openapi.components import Components, Element, element_of
 from gateway.openapi.examples import NOTHING, Examples
+from gateway.openapi.jobs import ACCEPTED, PARAMETERS, operation_example, operation_schema
 from gateway.openapi.notes import Notes, summary
 from gateway.openapi.parameters import Parameters
 from gateway.openapi.paths import Path, openapi_path
@@ -152,6 +153,7 @@ class _Describer:
         path = openapi_path(binding.template)
         text = self._head(method, "rest", f".{number}" if number > 1 else "")
         request = method.request.desc()
+        # Those of the path come first, as the document wants them.
         parameters = list(self._parameters.of_path(request, path.parameters))
         if binding.body != WHOLE:
             bound = [variable.field_path for variable in binding.template.variables]
@@ -159,12 +161,18 @@ class _Describer:
             if body_field is not None:
                 bound.append((body_field.name,))
             parameters += self._parameters.of_query(request, bound)
+        if method.info.job is not None:
+            parameters += PARAMETERS
         if parameters:
             text["parameters"] = parameters
         if binding.body:
             text["requestBody"] = {"required": True, "content": self._body(request, binding)}
         text["responses"] = {
-            "200": {"description": "OK", "headers": _REQUEST_ID, "content": self._answer(method, binding)},
+            "200": {
+                "description": "OK" if method.info.job is None else ACCEPTED,
+                "headers": _REQUEST_ID,
+                "content": self._answer(method, binding),
+            },
             "default": {"$ref": "#/components/responses/Error"},
         }
         http_method = binding.http_method
@@ -198,7 +206,7 @@ class _Describer:
         if answer_field is not None:
             schema, example = self._components.field(answer_field), self._answers.field(answer_field)
         else:
-            schema, example = self._components.element(response), self._answers.message(response)
+            schema, example = self._response(method)
         if not method.info.server_streaming:
             return {_JSON: _media(schema, example)}
         return {
@@ -206,12 +214,23 @@ class _Describer:
             "text/event-stream": {"schema": {"type": "string", "description": _EVENTS}},
         }
 
+    def _response(self, method: Method) -> tuple[JsonSchema, Any]:
+        """Return the schema and an example of a whole response."""
+        info, response = method.info, method.response.desc()
+        if info.job is None:
+            return self._components.element(response), self._answers.message(response)
+        registry = self._schema.registry
+        schema = operation_schema(info, response, self._components, registry)
+        return schema, operation_example(info, registry, self._answers.message, NOTHING)
+
     # ----------------------------------------------------------------------------------------------------- Connect
 
     def _connect(self, method: Method, *, alone: bool) -> Operation:
         info = method.info
         text = self._head(method, "connect", "" if alone else ".Connect")
-        request, response = method.request.desc(), method.response.desc()
+        request = method.request.desc()
+        if info.job is not None:
+            text["parameters"] = list(PARAMETERS)
         media_type = _JSON if info.is_unary else "application/connect+json"
         text["requestBody"] = {
             "required": True,
@@ -219,9 +238,9 @@ class _Describer:
         }
         text["responses"] = {
             "200": {
-                "description": "OK" if info.is_unary else _ENVELOPES,
+                "description": _description(info),
                 "headers": _REQUEST_ID,
-                "content": {media_type: _media(self._components.element(response), self._answers.message(response))},
+                "content": {media_type: _media(*self._response(method))},
             },
             "default": {"$ref": "#/components/responses/ConnectError"},
         }
@@ -258,6 +277,12 @@ _EVENTS = (
     "with an event `error` and a `google.rpc.Status`."
 )
 _ENVELOPES = "OK. Messages travel in the envelopes of the Connect protocol, both ways; errors are in the last one."
+
+
+def _description(info: MethodInfo) -> str:
+    if info.job is not None:
+        return ACCEPTED
+    return "OK" if info.is_unary else _ENVELOPES
 
 
 def _media(schema: JsonSchema, example: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import rpc
 from gateway.app import Gateway
@@ -373,6 +375,19 @@ async def test_it_is_documented_where_there_are_jobs(client: Client, site: Site)
     assert listing["summary"].startswith("Lists operations")
     assert {each["name"] for each in listing["parameters"]} >= {"filter", "pageSize", "pageToken"}
     assert "google.longrunning.Operation" in document["components"]["schemas"]
+    job = document["paths"]["/v1/prints"]["post"]
+    assert [each["name"] for each in job["parameters"]] == ["Idempotency-Key", "natsmesh-run-at"]
+    answer = job["responses"]["200"]["content"]["application/json"]
+    properties = answer["schema"]["properties"]
+    assert {*properties["response"]["properties"]} == {"@type", "printed", "attempt", "printer"}
+    assert {*properties["metadata"]["properties"]} == {"@type", "pages"}
+    assert answer["example"]["response"]["@type"] == "type.googleapis.com/works.v1.PrintResponse"
+    OpenAPIV31SpecValidator(document).validate()
+    components = {"components": document["components"]}
+    await site.worker()
+    done = await wait(client, await ask(client))
+    for shown in (done, answer["example"]):
+        Draft202012Validator({**answer["schema"], **components}).validate(shown)
     elsewhere = Site(site.url, f"t{secrets.token_hex(4)}")
     document = await openapi(await elsewhere.gateway())
     await elsewhere.close()

@@ -23,6 +23,7 @@ export class Form {
     const groups = [
       ["Path", this.fields.filter((field) => field.where === "path")],
       ["Query", this.fields.filter((field) => field.where === "query")],
+      ["Headers", this.fields.filter((field) => field.where === "header")],
     ];
     const parts = [];
     for (const [title, fields] of groups) {
@@ -100,6 +101,8 @@ export class Form {
         const value = values[0] ?? "";
         const encoded = field.isMany ? value.split("/").map(encodeURIComponent).join("/") : encodeURIComponent(value);
         path = path.replace(`{${field.name}}`, () => encoded);
+      } else if (field.where === "header") {
+        for (const value of values) request.headers.push([field.name, value]);
       } else {
         if (!values.length && field.parameter.required) throw new Error(`${field.name} is needed`);
         for (const value of values) query.push(`${encodeURIComponent(field.name)}=${encodeURIComponent(value)}`);
