@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from typing import Any, Final
 
 from rpc.durable.options import EventOptions, Start, SubscriptionOptions
@@ -24,7 +25,10 @@ def stream(subjects: Subjects, event: EventOptions) -> StreamSpec:
     numbers = range(event.partitions) if event.key else [None]
     return StreamSpec(
         name=stream_name(subjects, event.message),
-        subjects=tuple(subjects.event(event.message, number) for number in numbers),
+        subjects=(
+            *(subjects.event(event.message, number) for number in numbers),
+            subjects.events_again(event.message),
+        ),
         description=f"Events of type {event.message}",
         max_age=event.max_age,
         max_bytes=event.max_bytes,
@@ -33,7 +37,12 @@ def stream(subjects: Subjects, event: EventOptions) -> StreamSpec:
 
 
 def partition_of(key: Any, partitions: int) -> int:
-    """Return the partition of a key: the CRC-32 of its text in UTF-8 (bytes as they are), modulo their number."""
+    """Return the partition of a key: the CRC-32 of its text in UTF-8, modulo their number.
+
+    A number's text, and an enum's, is decimal; that of a bool is ``true`` or ``false``. Bytes are taken as they are.
+    """
+    if isinstance(key, bool):
+        key = "true" if key else "false"
     data = key if isinstance(key, bytes) else str(key).encode()
     return zlib.crc32(data) % partitions
 
@@ -43,17 +52,19 @@ def consumers(subjects: Subjects, subscription: SubscriptionOptions, partitions:
     event = subscription.event_options
     subject = subjects.event(event.message)
     name = f"{srv_name(subscription.service)}-{subscription.method}"
-    filters = {name: f"{subject}.*" if event.key else subject}
+    again = partial(subjects.event_again, event.message, subscription.service, subscription.method)
+    filters = {name: (f"{subject}.*" if event.key else subject, again("*"))}
     if subscription.ordered:
-        filters = {f"{name}-{number}": f"{subject}.{number}" for number in range(partitions)}
+        filters = {f"{name}-{number}": (f"{subject}.{number}", again(number)) for number in range(partitions)}
     return [
         ConsumerSpec(
             name=each,
             filter_subject=filter_subject,
+            more_subjects=(retried,),
             description=f"{subscription.service}/{subscription.method}",
             ack_wait=subscription.ack_wait,
             max_ack_pending=1 if subscription.ordered else UNLIMITED_PENDING,
             deliver_policy="new" if subscription.start is Start.LATEST else "all",
         )
-        for each, filter_subject in filters.items()
+        for each, (filter_subject, retried) in filters.items()
     ]

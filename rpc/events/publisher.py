@@ -78,7 +78,7 @@ class Publisher:
         self._subjects = Subjects(prefix)
         self._js = JetStream(self._connection)
         self._kinds: dict[str, _Kind] = {}
-        self._learning = asyncio.Lock()
+        self._learning: dict[str, asyncio.Event] = {}
         self._producer = telemetry.producer() if trace else None
         self._buffer = Buffer(partial(self._publish, timeout=DEFAULT_TIMEOUT), buffer)
         self._id_prefix = secrets.token_hex(8)
@@ -178,14 +178,20 @@ class Publisher:
     async def _learn(self, event: Message) -> _Kind:
         """Make sure of the stream of an event's type, once."""
         name = event.DESCRIPTOR.full_name
-        async with self._learning:
-            if name not in self._kinds:
+        while (learning := self._learning.get(name)) is not None:
+            await learning.wait()  # All that wait go on at once, in their order.
+        if name not in self._kinds:
+            self._learning[name] = learning = asyncio.Event()
+            try:
                 descriptor: Any = event.DESCRIPTOR
                 options = event_of(descriptor)
                 found = await ensure_stream(self._js, stream(self._subjects, options), migrate=False)
                 # The stream's own number counts: all publishers have to spread keys alike.
                 self._kinds[name] = _Kind(options, self._subjects, found.partitions or options.partitions)
-            return self._kinds[name]
+            finally:
+                del self._learning[name]
+                learning.set()
+        return self._kinds[name]
 
     async def _ensure(self, kind: _Kind) -> None:
         """Make the stream if it is missing; raise ``_RepartitionedError`` if it spreads keys otherwise than before."""
