@@ -75,7 +75,7 @@ async def test_the_application_is_never_blocked(logger: logging.Logger) -> None:
     assert handler.dropped == 5000
     begun = time.perf_counter()
     handler.close()
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - begun < 5
     logger.info("after the end")
 
 
@@ -116,7 +116,7 @@ async def test_nothing_that_was_accepted_is_lost_while_the_broker_restarts(
     assert len(accepted) > 1000
     assert set(accepted) <= set(bodies)
     assert len(bodies) == len(set(bodies)), "and none twice"
-    assert longest < 0.5, "a thread of a busy machine may have to wait for its turn"
+    assert longest < 2, "a thread of a busy machine may have to wait for its turn"
 
 
 async def test_what_was_dropped_is_told(logger: logging.Logger, broker: Broker) -> None:
@@ -208,7 +208,7 @@ async def test_the_end_of_a_process_waits_for_its_logs(nats_url: str, prefix: st
 async def test_the_end_of_a_process_does_not_wait_for_ever() -> None:
     begun = time.perf_counter()
     assert await run(f"nats://127.0.0.1:{free_port()}", "", "end", "0.5") == 0
-    assert time.perf_counter() - begun < 6
+    assert time.perf_counter() - begun < 15
 
 
 async def test_a_forked_process_ships_its_own(nats_url: str, prefix: str) -> None:
