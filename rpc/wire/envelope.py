@@ -14,7 +14,7 @@ from rpc.deadline import format_timeout, parse_timeout
 from rpc.metadata import Metadata, read_headers, write_headers
 from rpc.status import Refusal, StatusCode, StatusError, code_from_number, code_number
 
-WIRE_VERSION = "1"
+WIRE_VERSION = "1.1"
 """The version of the wire protocol that this code speaks; it stands in the metadata of every announced service."""
 
 TIMEOUT = "grpc-timeout"

@@ -96,7 +96,7 @@ async def test_what_the_replies_say(asker: Asker, processes: list[Process], pref
     ]
     info = replies[one.instance]
     assert info["metadata"]["mesh-service"] == drill.SERVICE
-    assert info["metadata"]["mesh-wire"] == "1"
+    assert info["metadata"]["mesh-wire"] == "1.1"
     digests = {reply["metadata"]["mesh-schema"] for reply in replies.values()}
     assert len(digests) == 1
     assert {endpoint["name"]: endpoint["subject"] for endpoint in info["endpoints"]} == {
