@@ -114,9 +114,25 @@ class Subjects:
         subject = f"{self.prefix}events.{check_name(event)}"
         return subject if partition is None else f"{subject}.{partition}"
 
+    def event_again(self, event: str, service: str, method: str, partition: int | str = 0) -> str:
+        """``retry.<event>.<Service>.<Method>.<partition>``: an event again, for one group alone; dots become ``_``.
+
+        ``*`` for ``partition`` is all of them; without a key there is 0 only.
+        """
+        number = partition if partition == "*" else int(partition)
+        return f"{self.prefix}retry.{srv_name(event)}.{srv_name(service)}.{check_name(method)}.{number}"
+
+    def events_again(self, event: str) -> str:
+        """``retry.<event>.>``: what groups get again of a type."""
+        return f"{self.prefix}retry.{srv_name(event)}.>"
+
     def dead_letter(self, kind: str, service: str, method: str, job_id: str) -> str:
         """``dead.<jobs|events>.<package.Service>.<Method>.<id>``: what nobody could handle."""
         return f"{self.prefix}dead.{check_name(kind)}.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+
+    def dead_letters_of(self, service: str, method: str = "") -> str:
+        """``dead.*.<package.Service>.<Method>.*``: the dead letters of a method, or of a service."""
+        return f"{self.prefix}dead.*.{check_name(service)}.{check_name(method) if method else '*'}.*"
 
     @property
     def dead_letters(self) -> str:

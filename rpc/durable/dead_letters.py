@@ -72,7 +72,7 @@ async def bury(  # noqa: PLR0913 - all that a dead letter says
         SUBJECT: origin,
     }
     if MESSAGE_ID in headers:
-        own[EVENT_ID] = headers[MESSAGE_ID]
+        own[EVENT_ID] = headers.get(EVENT_ID) or headers[MESSAGE_ID]
     kept = {name: value for name, value in headers.items() if not name.startswith(_OWN)}
     ensure = partial(ensure_dead_letters, js, subjects)
     try:

@@ -15,7 +15,7 @@ from typing import Final
 from rpc.call import Handler
 from rpc.durable.backoff import delay
 from rpc.durable.context import DeliveredCall, Delivery, retry_delay
-from rpc.durable.dead_letters import bury, ensure_dead_letters
+from rpc.durable.dead_letters import EVENT_ID, bury, ensure_dead_letters
 from rpc.durable.feed import Feed, Messages, give_back
 from rpc.durable.options import SubscriptionOptions
 from rpc.durable.running import StoppedError, run
@@ -168,8 +168,7 @@ class EventSubscriber:
         call.attempt_number = max(message.deliveries for message in messages)
         call.messages = messages
         call.deliveries = [
-            Delivery(message.headers.get(MESSAGE_ID, ""), message.sequence, message.published, message.deliveries)
-            for message in messages
+            Delivery(_id_of(message), message.sequence, message.published, message.deliveries) for message in messages
         ]
         if self._info.client_streaming:
             call.stream = BatchOfEvents([message.data for message in messages])
@@ -203,3 +202,8 @@ class EventSubscriber:
             logger.warning("%s: event %d could not be buried: %s", self._info.full_name, message.sequence, problem)
             return
         await settle(self._js.connection, message)
+
+
+def _id_of(message: PulledMessage) -> str:
+    """Return the id that its publisher gave an event; one out of the dead letters has another message id."""
+    return message.headers.get(EVENT_ID) or message.headers.get(MESSAGE_ID, "")

@@ -224,7 +224,19 @@ class JetStream:
         body = {"seq": max(1, start), "next_by_subj": subject, "batch": limit, "max_bytes": 8 * 1024 * 1024}
         return await self._get_many(stream, body, timeout)
 
+    async def oldest(self, stream: str, subject: str, *, timeout: float = 5.0) -> tuple[StoredMessage | None, int]:
+        """Return the oldest message of a subject (with wildcards), and how many there are: (None, 0) for none."""
+        messages = await self._ask_many(stream, {"seq": 1, "next_by_subj": subject, "batch": 1}, timeout)
+        stored = _stored(messages[0]) if messages else None
+        if stored is None:
+            return None, 0
+        return stored, 1 + int((messages[0].headers or {}).get("Nats-Num-Pending", "0"))
+
     async def _get_many(self, stream: str, body: dict[str, Any], timeout: float) -> list[StoredMessage]:
+        messages = await self._ask_many(stream, body, timeout)
+        return [stored for message in messages if (stored := _stored(message)) is not None]
+
+    async def _ask_many(self, stream: str, body: dict[str, Any], timeout: float) -> list[Message]:
         subject, data = f"{API}DIRECT.GET.{stream}", json.dumps(body).encode()
 
         async def ask() -> list[Message]:
@@ -232,8 +244,7 @@ class JetStream:
             messages: list[Message] = await self._send(subject, data, None, timeout, future, _Collector(future))
             return messages
 
-        messages = await self._if_there(stream, ask) or []
-        return [stored for message in messages if (stored := _stored(message)) is not None]
+        return await self._if_there(stream, ask) or []
 
     async def _if_there(self, stream: str, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Return what ``ask`` does, None if that is unanswered because there is no such stream.

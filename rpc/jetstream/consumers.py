@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _EXISTS: Final = frozenset({10013, 10148})
 """JetStream's codes for a consumer of this name that is another."""
 
+_FILTERS: Final = frozenset({"filter_subject", "filter_subjects"})
+
 _NOT_UNIQUE: Final = frozenset({10099, 10100})
 """JetStream's codes for two consumers of one message in a work queue."""
 
@@ -50,8 +52,9 @@ async def ensure_consumer(
         if info.created:
             return info
         reasons = _unfit(info, stream, spec)
-        if not reasons and not migrate and not any_covers(_filters(info), spec.filter_subject or ">"):
-            takes, wanted = ", ".join(_filters(info)), spec.filter_subject or ">"
+        missing = [one for one in spec.filters if not any_covers(_filters(info), one)]
+        if not reasons and not migrate and missing:
+            takes, wanted = ", ".join(_filters(info)), ", ".join(missing)
             why = f"it takes {takes} and not {wanted}: start a server of this .proto, which brings it up to date"
             reasons = [why]
         if reasons:
@@ -109,15 +112,15 @@ def _refused(stream: str, spec: ConsumerSpec, error: JetStreamError) -> Exceptio
 async def _taken(js: Requests, stream: str, spec: ConsumerSpec) -> str:
     """Return whose messages it would take, of a stream that gives each message to one consumer."""
     reply = await js.request(f"CONSUMER.LIST.{stream}", {})
-    wanted = spec.filter_subject or ">"
     others = [
         one.name
         for one in map(_info, reply.get("consumers") or [])
-        if any(covers(known, wanted) or covers(wanted, known) for known in _filters(one))
+        if any(covers(known, wanted) or covers(wanted, known) for known in _filters(one) for wanted in spec.filters)
     ]
     who = ", ".join(repr(name) for name in others) or "another consumer"
+    what = ", ".join(map(repr, spec.filters))
     return (
-        f"{who} takes messages of {wanted!r} already, and each goes to one consumer only: if that is a method that was "
+        f"{who} takes messages of {what} already, and each goes to one consumer only: if that is a method that was "
         f"renamed, remove it when it is done (`nats consumer rm {stream} {others[0] if others else 'NAME'}`)"
     )
 
@@ -155,16 +158,20 @@ async def _migrate(js: Requests, stream: str, info: ConsumerInfo, spec: Consumer
             spec.deliver_policy,
         )
     managed = spec.managed()
-    changed = sorted(key for key, value in managed.items() if value != (info.config.get(key) or type(value)()))
-    if info.config.get("filter_subjects"):
-        changed.append("filter_subjects")
+    changed = sorted(
+        key
+        for key, value in managed.items()
+        if key not in _FILTERS and value != (info.config.get(key) or type(value)())
+    )
+    if sorted(_filters(info)) != sorted(spec.filters):
+        changed.append("filter_subject")
     metadata = own_metadata(info.config)
     if not changed and VERSION in metadata:
         return info
     if reason := await _would_skip(js, stream, info, spec):
         raise MigrationError(_what(stream, spec), [reason])
-    config = {**info.config, **managed, "metadata": {**metadata, VERSION: __version__}}
-    config.pop("filter_subjects", None)
+    kept = {key: value for key, value in info.config.items() if key not in _FILTERS}
+    config = {**kept, **managed, "metadata": {**metadata, VERSION: __version__}}
     body = {"stream_name": stream, "config": config, "action": "update"}
     try:
         reply = await js.request(f"CONSUMER.CREATE.{stream}.{spec.name}", body)
@@ -176,15 +183,17 @@ async def _migrate(js: Requests, stream: str, info: ConsumerInfo, spec: Consumer
 
 async def _would_skip(js: Requests, stream: str, info: ConsumerInfo, spec: ConsumerSpec) -> str:
     """Return what nobody would be given any more if the consumer took other subjects; empty if nothing."""
-    wanted, known = spec.filter_subject or ">", _filters(info)
-    change = f"it would take {wanted!r} instead of {', '.join(map(repr, known))}"
-    if info.unread and not all(covers(wanted, one) for one in known):
+    wanted, known = spec.filters, _filters(info)
+    change = f"it would take {', '.join(map(repr, wanted))} instead of {', '.join(map(repr, known))}"
+    if info.unread and not all(any_covers(wanted, one) for one in known):
         return (
             f"{change}, and {info.unread} messages are not handled yet, which could be skipped: keep the old "
             f"server running until `nats consumer info {stream} {spec.name}` shows none"
         )
-    if info.position and not any_covers(known, wanted):
-        async for subject, _ in stored_subjects(js, stream, wanted):
+    for one in wanted if info.position else ():
+        if any_covers(known, one):
+            continue
+        async for subject, _ in stored_subjects(js, stream, one):
             if not any_covers(known, subject):
                 return (
                     f"{change}, and messages of {subject!r} are stored, of which it would skip those that it has "

@@ -185,6 +185,8 @@ class ConsumerSpec:
     name: str
     filter_subject: str = ""
     """What of the stream it takes; empty for all."""
+    more_subjects: tuple[str, ...] = ()
+    """What it takes besides."""
     description: str = ""
     ack_wait: float = 30.0
     """Seconds."""
@@ -204,11 +206,18 @@ class ConsumerSpec:
         if self.start_time is not None and self.start_time.tzinfo is None:
             raise ValueError("the start_time of a consumer needs a time zone")
 
+    @property
+    def filters(self) -> list[str]:
+        """All that it takes."""
+        return [self.filter_subject or ">", *self.more_subjects]
+
     def managed(self) -> dict[str, Any]:
         """Return the configuration that the mesh holds to, as JetStream's JSON has it."""
+        # One subject and several are two options of nats-server, which exclude each other.
+        several = {"filter_subjects": self.filters}
         return {
             "description": self.description,
-            "filter_subject": self.filter_subject,
+            **(several if self.more_subjects else {"filter_subject": self.filter_subject}),
             "ack_wait": nanoseconds(self.ack_wait),
             "max_ack_pending": self.max_ack_pending,
             "max_deliver": self.max_deliver,

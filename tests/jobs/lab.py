@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import empty_pb2
 from grpc_tools import protoc
 
 from natsmesh.protos import includes
@@ -42,6 +43,10 @@ class Lab:
         sys.path.insert(0, str(folder / "gen"))
         self.pb: Any = importlib.import_module("lab.v1.lab_pb2")
         self.grpc: Any = importlib.import_module("lab.v1.lab_pb2_grpc")
+
+    @staticmethod
+    def empty() -> Any:
+        return empty_pb2.Empty()
 
     def request(self, what: str, **values: Any) -> Any:
         return self.pb.WorkRequest(what=what, **values)
