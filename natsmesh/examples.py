@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from natsmesh.schema import Route, Schema
+from rpc.durable.options import OptionsError, subscription_of
 
 MAX_DEPTH = 4
 """Messages nested deeper are left out: an example shows the shape, and a recursive message has no end."""
@@ -72,17 +73,25 @@ def example(message: Descriptor, depth: int = 0) -> Any:
 
 
 def curl(schema: Schema, method: MethodDescriptor, base: str) -> str | None:
-    """Return a curl command that calls a method through a gateway; None for streams, which curl cannot fill.
+    """Return a curl command that calls a method through a gateway.
 
-    ``base`` is the gateway's address as curl takes it: ``localhost:8080``.
+    None for streams, which curl cannot fill, and for handlers of events, which are not called over HTTP. ``base`` is
+    the gateway's address as curl takes it: ``localhost:8080``.
     """
-    if method.client_streaming or method.server_streaming:
+    if method.client_streaming or method.server_streaming or _handles_events(method):
         return None
     routes = schema.routes(method)
     if routes:
         return _curl_route(routes[0], method, base)
     body = json.dumps(example(method.input_type), ensure_ascii=False)
     return _command("POST", f"{base}/{method.containing_service.full_name}/{method.name}", _json(body), method)
+
+
+def _handles_events(method: MethodDescriptor) -> bool:
+    try:
+        return subscription_of(method) is not None
+    except OptionsError:  # of a version that we do not know
+        return False
 
 
 def _curl_route(route: Route, method: MethodDescriptor, base: str) -> str:

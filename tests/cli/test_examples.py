@@ -18,6 +18,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.rpc import error_details_pb2
 
 from greeter.v1 import greeter_pb2
+from mailer.v1 import mailer_pb2
 from natsmesh.examples import curl, example
 from natsmesh.schema import Schema
 from thumbnail.v1 import thumbnail_pb2
@@ -132,6 +133,13 @@ def test_raw_bodies_are_files() -> None:
     assert curl(schema, create, "localhost:8080") == (
         "curl --data-binary @photo.jpg -H 'content-type: image/jpeg' 'localhost:8080/v1/thumbnail?width=256' -o out.jpg"
     )
+
+
+def test_handlers_of_events_are_not_called_over_http() -> None:
+    schema = Schema(file_set(mailer_pb2.DESCRIPTOR))
+    commands = {each.name: curl(schema, each, "host:1") for each in schema.service("mailer.v1.Mailer").methods}
+    assert commands["WelcomeUser"] is None
+    assert "request_id" not in (commands["SendWelcomeMail"] or "request_id")  # an example of a UUID stands there
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff", b""])
