@@ -36,6 +36,10 @@ def _sendable(metadata: Iterable[tuple[str, MetadataValue]]) -> Metadata:
         raise HandlerMetadataError(str(error)) from None
 
 
+class UnreadableError(StatusError):
+    """The bytes of a request are no message of its type."""
+
+
 class Codec:
     """The messages of one method: bytes to objects and back. A failure is UNKNOWN, as in grpc.aio."""
 
@@ -59,7 +63,7 @@ class Codec:
             return self._deserialize(data)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller's bytes are to blame
             logger.warning("a request of %s could not be deserialized: %.200s", self._info.full_name, error)
-            raise StatusError(StatusCode.UNKNOWN, "Exception deserializing request!") from None
+            raise UnreadableError(StatusCode.UNKNOWN, "Exception deserializing request!") from None
 
     def encode(self, message: Any) -> bytes:
         """Return the bytes of a response. Raises ``StatusError``."""

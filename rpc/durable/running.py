@@ -7,6 +7,7 @@ import contextlib
 import logging
 
 from rpc.call import Call, Handler
+from rpc.context import UnreadableError
 from rpc.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ async def run(call: Call, handler: Handler) -> StatusError | None:
     try:
         call.on_cancel(cancel)
         await handler(call)
+    except UnreadableError as failure:
+        # To a caller that is UNKNOWN, as in grpc.aio. What waits in a queue does not become readable by waiting.
+        error = StatusError(StatusCode.INVALID_ARGUMENT, failure.details)
     except StatusError as failure:
         error = failure
     except asyncio.CancelledError:

@@ -1,99 +1,111 @@
-"""The mesh of the tests of jobs, with what publishes events and handles them."""
+"""A mesh of the test's own, on the shared broker or on one that the test kills."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rpc
-from rpc.durable.letters import DeadLetters
-from tests.jobs.conftest import World, lab_code, until, world
-from tests.jobs.lab import lab
+from rpc.jetstream.api import JetStream, StoredMessage
+from rpc.subjects import Subjects
+from tests.events.stage import Subscriber, compile_stage, stage
 
-__all__ = ["Mesh", "lab_code", "mesh", "until", "world"]
-
-Act = Callable[[Any, Any], Awaitable[None]]
+SECONDS = 10
 
 
-class Mesh:
-    """Publishes, and serves subscribers."""
+@pytest.fixture(scope="session", autouse=True)
+def stage_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the generated code, for the paths of processes."""
+    code = compile_stage(tmp_path_factory.mktemp("stage"))
+    stage.use(code)
+    return code
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.publisher = rpc.Publisher(world.url, prefix=world.prefix)
-        self.letters = DeadLetters(world.js, world.subjects, world.records)
 
-    async def publish(self, *whats: str) -> list[int]:
-        return [await self.publisher.publish(lab.pb.Done(what=what)) for what in whats]
+async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
+    """Wait until ``condition()`` (it may be awaitable) is true, and return what it gave."""
+    limit = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return result
+        assert time.monotonic() < limit, f"still not so after {seconds} s"
+        await asyncio.sleep(0.01)
 
-    async def move(self, thing: str, *places: int) -> None:
-        for place in places:
-            await self.publisher.publish(lab.pb.Moved(thing=thing, place=place))
 
-    async def shop(self, act: Act | None = None, *, batch: Act | None = None, moved: Act | None = None) -> Any:
-        """Serve ``Shop``. It has what it got: ``one``, ``batches``, ``moves`` (of deliveries and what they brought)."""
+class World:
+    """One mesh: servers of subscribers, and a look into JetStream."""
 
-        class Shop(lab.grpc.ShopServicer):
-            def __init__(self) -> None:
-                self.one: list[tuple[rpc.Delivery, str]] = []
-                self.batches: list[list[tuple[rpc.Delivery, str]]] = []
-                self.moves: list[tuple[rpc.Delivery, str, int]] = []
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.prefix = f"t{secrets.token_hex(4)}"
+        self.subjects = Subjects(self.prefix)
+        self.servers: list[rpc.Server] = []
+        self.publishers: list[rpc.Publisher] = []
+        self.connection: rpc.Connection
+        self.js: JetStream
 
-            async def OnDone(self, request: Any, context: Any) -> Any:
-                self.one.append((context.deliveries[0], request.what))
-                if act is not None:
-                    await act(request, context)
-                return lab.empty()
+    async def start(self) -> None:
+        self.connection = await rpc.connect(self.url)
+        self.js = JetStream(self.connection)
+        await self.js.start()
 
-            async def StoreDone(self, request_iterator: Any, context: Any) -> Any:
-                got = [request.what async for request in request_iterator]
-                self.batches.append(list(zip(context.deliveries, got, strict=True)))
-                if batch is not None:
-                    await batch(got, context)
-                return lab.empty()
+    async def close(self) -> None:
+        for publisher in self.publishers:
+            await publisher.close(0.1)
+        for server in self.servers:
+            await server.stop(None)
+        await self.js.close()
+        await self.connection.close()
 
-            async def OnMoved(self, request: Any, context: Any) -> Any:
-                self.moves.append((context.deliveries[0], request.thing, request.place))
-                if moved is not None:
-                    await moved(request, context)
-                return lab.empty()
+    async def publisher(self, **options: Any) -> rpc.Publisher:
+        publisher = rpc.Publisher(self.url, prefix=self.prefix, **options)
+        self.publishers.append(publisher)
+        await publisher.start()
+        return publisher
 
-        return await self._serve(Shop(), lab.grpc.add_ShopServicer_to_server)
+    async def serve(self, *subscribers: Subscriber, **options: Any) -> rpc.Server:
+        """Start a process, as it were: a server with a connection of its own."""
+        server = rpc.Server(self.url, prefix=self.prefix, **options)
+        for subscriber in subscribers:
+            subscriber.add_to(server)
+        self.servers.append(server)
+        await server.start()
+        return server
 
-    async def audit(self) -> Any:
-        """Serve ``Audit``, another group: it has what it got in ``one``."""
+    async def stored(self, event: str = "stage.v1.Placed") -> list[StoredMessage]:
+        """All events of a type that the broker has."""
+        found: list[StoredMessage] = []
+        while more := await self.js.read(
+            self.subjects.jetstream("EVENTS", event), ">", start=found[-1].sequence + 1 if found else 1
+        ):
+            found += more
+        return found
 
-        class Audit(lab.grpc.AuditServicer):
-            def __init__(self) -> None:
-                self.one: list[tuple[rpc.Delivery, str]] = []
+    async def dead_letters(self) -> list[StoredMessage]:
+        return await self.js.read(self.subjects.jetstream("DEAD-LETTERS"), ">")
 
-            async def OnDone(self, request: Any, context: Any) -> Any:
-                self.one.append((context.deliveries[0], request.what))
-                return lab.empty()
+    async def consumer(self, group: str, event: str = "stage.v1.Placed") -> dict[str, Any]:
+        """What the broker says of a group."""
+        stream = self.subjects.jetstream("EVENTS", event)
+        return await self.js.request(f"CONSUMER.INFO.{stream}.{group}")
 
-        return await self._serve(Audit(), lab.grpc.add_AuditServicer_to_server)
-
-    async def _serve(self, servicer: Any, add: Any) -> Any:
-        servicer.server = rpc.Server(self.world.url, prefix=self.world.prefix)
-        add(servicer, servicer.server)
-        self.world.servers.append(servicer.server)
-        await servicer.server.start()
-        return servicer
-
-    async def dead(self) -> list[Any]:
-        return [letter async for letter in self.letters.read()]
-
-    async def lag(self, group: str, event: str = "lab.v1.Done") -> int:
-        """What a group has not settled."""
-        stream = self.world.subjects.jetstream("EVENTS", event)
-        info = await self.world.js.request(f"CONSUMER.INFO.{stream}.{group}")
-        return int(info["num_pending"]) + int(info["num_ack_pending"])
+    async def settled(self, group: str, event: str = "stage.v1.Placed") -> bool:
+        """Whether a group has handled all there is."""
+        info = await self.consumer(group, event)
+        return info["num_pending"] == info["num_ack_pending"] == 0
 
 
 @pytest.fixture
-async def mesh(world: World) -> AsyncIterator[Mesh]:
-    mesh = Mesh(world)
-    yield mesh
-    await mesh.publisher.close()
+async def world(nats_url: str) -> AsyncIterator[World]:
+    world = World(nats_url)
+    await world.start()
+    yield world
+    await world.close()
