@@ -21,7 +21,7 @@ from benchmarks.processes import BenchmarkError, Program, Stage
 
 CASES = {"1": "one job at a time", "100": "a hundred jobs at once"}
 """Jobs at once in the one worker process."""
-LONE_JOBS = 20
+LONE_JOBS = 30
 PROBES = (200, 0.4)
 """The load before the window: so many jobs, then as many as take so many seconds."""
 
