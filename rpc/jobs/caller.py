@@ -17,6 +17,7 @@ from rpc import telemetry
 from rpc.call import Call
 from rpc.durable.options import JobOptions
 from rpc.jetstream.api import MESSAGE_ID, JetStream, PubAck
+from rpc.jetstream.specs import DEFAULT_DUPLICATE_WINDOW
 from rpc.jetstream.statuses import FAILURES, status_of
 from rpc.jetstream.streams import ensure_stream
 from rpc.jobs.layout import queue
@@ -103,10 +104,17 @@ class JobCaller:
             call.response = operation_of(known.job).SerializeToString()
             return
         if self._producer is None:
-            await self._publish(call, name, call.metadata)
+            ack = await self._publish(call, name, call.metadata)
         else:
             with self._producer.job(call.info, job_id, call.metadata) as sending:
-                await self._publish(call, name, sending.metadata)
+                ack = await self._publish(call, name, sending.metadata)
+        if ack.duplicate and await self._operations.find(name) is None:
+            # The broker knows the id for a while longer than there is anything else left of the job.
+            raise StatusError(
+                StatusCode.FAILED_PRECONDITION,
+                f"the operation of this request id was deleted less than {DEFAULT_DUPLICATE_WINDOW:g} s ago: "
+                "use another one for a new job",
+            )
         call.response = operations_pb2.Operation(name=str(name)).SerializeToString()
 
     async def _publish(self, call: Call, name: JobName, metadata: Metadata) -> PubAck:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2 as pb
 from grpc import aio
 
 import rpc
@@ -214,6 +215,16 @@ async def test_a_request_id_is_enqueued_once(world: World) -> None:
     assert other.name != first.name
     # The same id for another method is another request.
     assert (await world.stub.Many(lab.request("a", request_id="r1"))).name != first.name
+
+
+async def test_a_request_id_whose_operation_was_deleted_just_now(world: World) -> None:
+    await world.serve(lab.worker())
+    operation = await world.stub.Work(lab.request("a", request_id="r1"))
+    await world.done(operation)
+    await world.operations.DeleteOperation(pb.DeleteOperationRequest(name=operation.name))
+    with pytest.raises(aio.AioRpcError, match="was deleted") as failure:
+        await world.stub.Work(lab.request("a", request_id="r1"))
+    assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_an_idempotency_key_is_a_request_id(world: World) -> None:
