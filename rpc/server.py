@@ -206,7 +206,7 @@ class Server(aio.Server):
 
     def _durable_handler(self, info: MethodInfo, make_context: MakeContext) -> Handler | None:
         """Return what runs a job or a subscribed method, None when nobody implements it."""
-        from rpc.durable.context import result_handler  # noqa: PLC0415 - loaded by then
+        from rpc.durable.context import is_unwritten, result_handler  # noqa: PLC0415 - loaded by then
 
         def resolve(details: HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
             found = self._resolve(details)
@@ -214,6 +214,9 @@ class Server(aio.Server):
 
         found = resolve(HandlerCallDetails(info.path, ()))
         if found is None:
+            return None
+        if is_unwritten(found):
+            logger.info("%s is not implemented here: what there is for it is left to others", info.full_name)
             return None
         return server_stack(
             intercepted(resolve, self._interceptors, info, self._executor, make_context)
@@ -226,7 +229,8 @@ class Server(aio.Server):
         )
 
     def _load(self) -> Mapping[str, int]:
-        return {"running": self._limit.running, "waiting": self._limit.waiting, "limit": self._limit.limit}
+        running = self._limit.running + (0 if self._durable is None else self._durable.running)
+        return {"running": running, "waiting": self._limit.waiting, "limit": self._limit.limit}
 
     def _describe(self, name: str) -> ServedService:
         descriptor = find_service(name)

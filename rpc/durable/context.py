@@ -180,6 +180,16 @@ def retry_delay(trailing_metadata: Metadata) -> float | None:
     return None
 
 
+def is_unwritten(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:
+    """Return whether a handler is the one that generated code has for every method, which answers UNIMPLEMENTED."""
+    behavior: Any = handler.unary_unary or handler.stream_unary
+    function = getattr(behavior, "__func__", None)
+    if function is None:
+        return False
+    owner = function.__qualname__.partition(".")[0]
+    return bool(function.__module__.endswith("_pb2_grpc") and owner.endswith("Servicer"))
+
+
 def result_handler(handler: grpc.RpcMethodHandler[Any, Any], response_type: str) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a job's method handler that gives the bytes of the result, not of an Operation.
 

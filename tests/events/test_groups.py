@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 import grpc
+from google.protobuf import empty_pb2
 
+import rpc
 from rpc.status import StatusCode
 from tests.events.conftest import World, until
 from tests.events.stage import Subscriber, stage
@@ -156,6 +158,37 @@ async def test_an_event_that_cannot_be_read_is_a_dead_letter_and_the_others_are_
 async def _of_both(world: World) -> list[Any]:
     letters = await world.dead_letters()
     return letters if len(letters) == 2 else []
+
+
+async def test_a_method_that_a_servicer_lacks_is_left_to_others(world: World) -> None:
+    """Generated code has every method, which answers UNIMPLEMENTED: that must not be how events end."""
+
+    class Half(stage.grpc.BothServicer):
+        def __init__(self) -> None:
+            self.got: list[Any] = []
+
+    class First(Half):
+        async def OnPlaced(self, event: Any, context: Any) -> Any:
+            self.got.append(event)
+            return empty_pb2.Empty()
+
+    class Second(Half):
+        async def OnMoved(self, event: Any, context: Any) -> Any:
+            self.got.append(event)
+            return empty_pb2.Empty()
+
+    first, second = First(), Second()
+    for servicer in (first, second):
+        server = rpc.Server(world.url, prefix=world.prefix)
+        stage.grpc.add_BothServicer_to_server(servicer, server)
+        world.servers.append(server)
+        await server.start()
+    publisher = await world.publisher()
+    for number in range(20):
+        await publisher.publish(stage.placed(number))
+        await publisher.publish(stage.moved("A", number))
+    await until(lambda: len(first.got) == len(second.got) == 20)
+    assert not await world.dead_letters()
 
 
 # ---------------------------------------------------------------------------------------------------------- attempts
