@@ -112,6 +112,8 @@ async def test_a_job_is_accepted_while_no_worker_is_up_and_done_by_the_next_one(
     assert name.startswith(f"operations/{SERVICE}/Print/")
     assert (await client.get(f"/v1/{name}")).json == {"name": name}
     assert await wait(client, name, timeout="0.1s") == {"name": name}
+    health = await client.post("/grpc.health.v1.Health/Check", json={"service": SERVICE})
+    assert health.json == {"status": "NOT_SERVING"}
     await site.worker()
     done = {
         "name": name,

@@ -4,22 +4,28 @@ import asyncio
 import gzip
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rpc
+from gateway.app import Gateway
+from gateway.config import Config
 from greeter.v1 import greeter_pb2_grpc
 from rpc.discovery import stored
 from rpc.discovery.responder import ServedService
 from rpc.discovery.schema import MAX_SCHEMA_BYTES, digest_of
 from rpc.discovery.stored import MAX_AGE, SchemaStore, SchemaWriter
+from rpc.embedded import Broker
 from rpc.jetstream.api import JetStream
 from rpc.jetstream.streams import ensure_stream, find_stream
 from rpc.subjects import Subjects
 from services.greeter import Greeter
+from tests.gateway.asgi import Client
 from tests.gateway.backends import RawBackend
 from tests.gateway.contracts import library
+from tests.gateway.processes import free_port
 from tests.gateway.works import SERVICE, Works, schema, serve
 
 ROUND = 0.05
@@ -167,6 +173,45 @@ async def test_what_is_not_believed(mesh: Mesh, caplog: pytest.LogCaptureFixture
     watcher = await mesh.watcher()
     assert [*watcher.services] == ["library.v1.Library"]
     assert caplog.text.count("a stored schema is passed over") == 7
+
+
+async def test_a_gateway_passes_over_a_schema_that_is_none(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    await mesh.put("a.Broken", b"\xff is no set of files")
+    await mesh.put("another.Service", library())
+    await mesh.put("library.v1.Library", library())
+    async with Gateway(Config(prefix=mesh.prefix), connection=mesh.connection) as gateway:
+        await asyncio.wait_for(gateway.ready(), 10)
+        client = Client(gateway)
+        assert (await client.post("/library.v1.Library/GetBook", json={})).status == 503
+        for service in ("a.Broken", "another.Service"):
+            assert (await client.post(f"/{service}/GetBook", json={})).status == 404
+            assert f"{service} 1.0.0 is not served" in caplog.text
+
+
+async def test_it_is_read_again_after_a_reconnect(tmp_path: Path) -> None:
+    port = free_port()
+    broker = Broker(port=port, store_dir=tmp_path)
+    broker.start()
+    connection = await rpc.connect(broker.url)
+    watcher = rpc.ServiceWatcher(connection, prefix="", interval=60.0, stored=True)
+    try:
+        await watcher.start()
+        await asyncio.wait_for(watcher.ready.wait(), 10)
+        broker.stop()
+        # Somebody comes and goes while we are cut off.
+        broker = Broker(port=0, store_dir=tmp_path)
+        broker.start()
+        await (await serve(broker.url, "", Works())).stop(None)
+        broker.stop()
+        broker = Broker(port=port, store_dir=tmp_path)
+        broker.start()
+        async with asyncio.timeout(20):
+            while SERVICE not in watcher.services:
+                await asyncio.sleep(0.02)
+    finally:
+        await watcher.close()
+        await connection.close()
+        broker.stop()
 
 
 async def test_what_lives_counts_more_than_what_is_stored(mesh: Mesh) -> None:
