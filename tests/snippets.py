@@ -12,6 +12,7 @@ _BLOCK = re.compile(
 
 KINDS = {
     "file": "a copy of the file that it names",
+    "part": "lines of the file that it names",
     "run": "is executed against a running mesh",
     "output": "what the block before it prints",
     "project": "a file of, or a command in, a project made in an empty folder",

@@ -17,13 +17,21 @@ ROOT = README.parent
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
 def test_every_block_says_what_it_is(snippet: Snippet) -> None:
     assert snippet.kind in KINDS
-    assert bool(snippet.path) == (snippet.kind == "file" or (snippet.kind == "project" and snippet.language != "sh"))
+    assert bool(snippet.path) == (
+        snippet.kind in {"file", "part"} or (snippet.kind == "project" and snippet.language != "sh")
+    )
 
 
 @pytest.mark.parametrize("snippet", snippets("file"), ids=str)
 def test_files_are_shown_as_they_are(snippet: Snippet) -> None:
     assert snippet.path
     assert snippet.text == (ROOT / snippet.path).read_text()
+
+
+@pytest.mark.parametrize("snippet", snippets("part"), ids=str)
+def test_parts_are_lines_of_their_files(snippet: Snippet) -> None:
+    assert snippet.path
+    assert snippet.text in (ROOT / snippet.path).read_text()
 
 
 def test_the_greeter_is_shown_whole() -> None:
