@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rpc.discovery.query import discover, fetch_schema
     from rpc.discovery.watcher import ServiceView, ServiceWatcher
     from rpc.durable.context import Delivery, EventContext, JobContext
+    from rpc.durable.reading import OptionsError
     from rpc.events.publisher import Publisher
+    from rpc.jetstream.specs import MigrationError, StreamError
     from rpc.logs.handler import LogHandler
     from rpc.metadata import Metadata
     from rpc.metadata import normalize as normalize_metadata
@@ -58,8 +60,10 @@ else:
         "LogHandler": "rpc.logs.handler",
         "Metadata": "rpc.metadata",
         "MethodInfo": "rpc.method",
+        "MigrationError": "rpc.jetstream.specs",
         "ObjectStore": "rpc.transport.jetstream_objects",
         "OpenCall": "rpc.client_calls.opened",
+        "OptionsError": "rpc.durable.reading",
         "Publisher": "rpc.events.publisher",
         "Refusal": "rpc.status",
         "RevisionError": "rpc.transport.jetstream_bucket",
@@ -70,6 +74,7 @@ else:
         "StatusCode": "rpc.status",
         "StatusError": "rpc.status",
         "__version__": "rpc._version",
+        "StreamError": "rpc.jetstream.specs",
         "connect": "rpc.connections",
         "current_connection": "rpc.scope",
         "discover": "rpc.discovery.query",
@@ -113,8 +118,10 @@ __all__ = [
     "LogHandler",
     "Metadata",
     "MethodInfo",
+    "MigrationError",
     "ObjectStore",
     "OpenCall",
+    "OptionsError",
     "Publisher",
     "Refusal",
     "RevisionError",
@@ -124,6 +131,7 @@ __all__ = [
     "Stats",
     "StatusCode",
     "StatusError",
+    "StreamError",
     "__version__",
     "connect",
     "current_connection",
