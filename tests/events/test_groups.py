@@ -233,3 +233,19 @@ async def test_a_long_handler_keeps_its_event(world: World) -> None:
     await until(lambda: first.done or second.done)
     assert await until(lambda: world.settled("stage_v1_Audit-OnPlaced"))
     assert len(first.got) + len(second.got) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ replay
+
+
+async def test_a_group_whose_consumer_is_deleted_gets_all_that_is_kept_once_more(world: World) -> None:
+    await publish(world, 1, 2, 3)
+    subscriber = stage.subscriber("Mail")
+    await world.serve(subscriber)
+    await until(lambda: sorted(subscriber.ids) == ["1", "2", "3"])
+    assert await until(lambda: world.settled(MAIL))
+    stream = world.subjects.jetstream("EVENTS", "stage.v1.Placed")
+    await world.js.request(f"CONSUMER.DELETE.{stream}.{MAIL}")
+    await until(lambda: sorted(subscriber.ids) == sorted(["1", "2", "3"] * 2))
+    await publish(world, 4)
+    await until(lambda: subscriber.ids[-1] == "4")
