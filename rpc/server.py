@@ -19,7 +19,7 @@ import grpc
 from grpc import aio
 
 from rpc import scope, telemetry
-from rpc.call import Handler
+from rpc.call import Call, Handler
 from rpc.discovery.responder import Responder, ServedService, check_version
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
 from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
@@ -30,6 +30,7 @@ from rpc.policy.compression import compress_responses
 from rpc.policy.deadline import Deadlines
 from rpc.policy.limits import DEFAULT_CONCURRENCY, DEFAULT_QUEUE, ConcurrencyLimit
 from rpc.stats import Stats
+from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
 from rpc.transport.base import Connection
 from rpc.transport.server import ServerTransport
@@ -263,6 +264,8 @@ class Server(aio.Server):
             info = service.methods.get(method) or self._undescribed(service.name, method)
             if info.job is not None and self._durable is not None:
                 return info, stack(self._durable.enqueue)
+            if info.subscription is not None:
+                return info, stack(_refuse_call)
             if self._interceptors:
                 return info, stack(intercepted(self._resolve, self._interceptors, info, self._executor))
             found = self._resolve(HandlerCallDetails(info.path, ()))
@@ -373,3 +376,10 @@ class Server(aio.Server):
         except TimeoutError:
             return True
         return False
+
+
+async def _refuse_call(call: Call) -> None:
+    """Answer who calls a method that is for events: no caller may act as the broker."""
+    raise StatusError(
+        StatusCode.UNIMPLEMENTED, f"{call.info.full_name} handles events, and takes no calls: publish one"
+    )
