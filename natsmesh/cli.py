@@ -11,7 +11,21 @@ import click
 
 from natsmesh.exits import Exit, Failure
 
-_COMMANDS = ("dev", "serve", "gateway", "broker", "list", "describe", "call", "logs", "syslog", "protos", "version")
+_COMMANDS = (
+    "dev",
+    "serve",
+    "gateway",
+    "broker",
+    "list",
+    "describe",
+    "call",
+    "jobs",
+    "events",
+    "logs",
+    "syslog",
+    "protos",
+    "version",
+)
 
 
 class _Commands(click.Group):

@@ -130,9 +130,9 @@ class Subjects:
         """``dead.<jobs|events>.<package.Service>.<Method>.<id>``: what nobody could handle."""
         return f"{self.prefix}dead.{check_name(kind)}.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
 
-    def dead_letters_of(self, service: str, method: str = "") -> str:
-        """``dead.*.<package.Service>.<Method>.*``: the dead letters of a method, or of a service."""
-        return f"{self.prefix}dead.*.{check_name(service)}.{check_name(method) if method else '*'}.*"
+    def dead_letters_of(self, service: str, method: str = "", kind: str = "*") -> str:
+        """``dead.<jobs|events|*>.<package.Service>.<Method>.*``: the dead letters of a method, or of a service."""
+        return f"{self.prefix}dead.{kind}.{check_name(service)}.{check_name(method) if method else '*'}.*"
 
     @property
     def dead_letters(self) -> str:

@@ -15,7 +15,7 @@ from rpc.durable.dead_letters import (
     SUBJECT,
     dead_letters,
 )
-from rpc.jetstream.api import MESSAGE_ID, NO_MESSAGE, JetStream, JetStreamError, StoredMessage
+from rpc.jetstream.api import MESSAGE_ID, NO_MESSAGE, STREAM_NOT_FOUND, JetStream, JetStreamError, StoredMessage
 from rpc.jobs.names import CRON, JobName
 from rpc.jobs.records import FINAL, ChangedError, Record, Records
 from rpc.subjects import Subjects
@@ -64,16 +64,24 @@ class DeadLetters:
         self.stream = dead_letters(subjects).name
 
     async def read(self, service: str = "", method: str = "") -> AsyncIterator[DeadLetter]:
-        """Yield those of a method, a service, or all, the oldest first."""
-        pattern, start = self.pattern(service, method), 1
-        while True:
+        """Yield those of a method, a service, or all, the oldest first: those that there are now, not what comes."""
+        pattern, start, end = self.pattern(service, method), 1, await self._last_sequence()
+        while start <= end:
             page = await self._js.read(self.stream, pattern, start=start, limit=_CHUNK)
             for stored in page:
-                if (letter := self.parse(stored)) is not None:
+                if stored.sequence <= end and (letter := self.parse(stored)) is not None:
                     yield letter
             if not page:
                 return
             start = page[-1].sequence + 1
+
+    async def _last_sequence(self) -> int:
+        try:
+            return int((await self._js.request(f"STREAM.INFO.{self.stream}"))["state"]["last_seq"])
+        except JetStreamError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return 0
+            raise
 
     async def find(self, kind: str, service: str, method: str, letter_id: str) -> DeadLetter | None:
         """Return one, None when there is none."""

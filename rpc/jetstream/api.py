@@ -11,6 +11,7 @@ import contextlib
 import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from itertools import count
 from math import inf
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
@@ -223,6 +224,12 @@ class JetStream:
         """Return up to ``limit`` messages of a subject (with wildcards), from sequence ``start`` on, in order."""
         body = {"seq": max(1, start), "next_by_subj": subject, "batch": limit, "max_bytes": 8 * 1024 * 1024}
         return await self._get_many(stream, body, timeout)
+
+    async def first_since(self, stream: str, since: datetime, *, timeout: float = 5.0) -> StoredMessage | None:
+        """Return the first message of a stream that was stored at a time or later, None when there is none."""
+        body = {"start_time": since.astimezone(UTC).isoformat(), "next_by_subj": ">", "batch": 1}
+        found = await self._get_many(stream, body, timeout)
+        return found[0] if found else None
 
     async def oldest(self, stream: str, subject: str, *, timeout: float = 5.0) -> tuple[StoredMessage | None, int]:
         """Return the oldest message of a subject (with wildcards), and how many there are: (None, 0) for none."""

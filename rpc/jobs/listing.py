@@ -17,7 +17,7 @@ from google.longrunning import operations_pb2
 from mesh.v1 import job_pb2
 from rpc.jetstream.api import JetStream, JetStreamError, StoredMessage
 from rpc.jobs.names import CRON, JobName, parse_parent
-from rpc.jobs.records import Record, Records, decode, operation_of
+from rpc.jobs.records import Record, Records, decode, note_due, operation_of
 from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
 
@@ -144,6 +144,7 @@ class Listing:
             state=job_pb2.Job.STATE_SCHEDULED if kind == "later" else job_pb2.Job.STATE_QUEUED,
         )
         job.create_time.FromJsonString(stored.time)
+        note_due(job, stored)
         return job
 
 

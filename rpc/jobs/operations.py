@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError
 
 from mesh.v1 import job_pb2
 from rpc.call import Call
-from rpc.jetstream.api import NO_MESSAGE, JetStream, JetStreamError
+from rpc.jetstream.api import NO_MESSAGE, JetStream, JetStreamError, StoredMessage
 from rpc.jobs.layout import queue_name
 from rpc.jobs.listing import Listing
-from rpc.jobs.names import JobName, parse_name
-from rpc.jobs.records import ChangedError, Record, Records, now, operation_of
+from rpc.jobs.names import CRON, JobName, parse_name
+from rpc.jobs.records import ChangedError, Record, Records, note_due, now, operation_of
 from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
 
@@ -76,23 +76,25 @@ class Operations:
             record = await self._records.get(name) or queued
         return record
 
-    async def _queued(self, name: JobName) -> Record | None:
-        """Return what the queue knows of a job that has no record."""
+    async def request_of(self, name: JobName) -> StoredMessage | None:
+        """Return the request of a job as its queue has it, None when it is not there (any more)."""
         stream, sequence = queue_name(self._subjects, name.service), name.scheduled_sequence
         if sequence is not None:
-            try:
-                found = await self._js.request(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
-            except JetStreamError as error:
-                if error.err_code == NO_MESSAGE or error.code == 404:
-                    return None
-                raise
-            is_there = found.get("message", {}).get("subject") == self._subjects.job(*name[:2], "cron")
-            return _record(name, job_pb2.Job.STATE_QUEUED, found["message"]["time"]) if is_there else None
+            subject = self._subjects.job(name.service, name.method, CRON)
+            found = await self._js.read(stream, subject, start=sequence, limit=1)
+            return found[0] if found and found[0].sequence == sequence else None
         stored = await self._js.last(stream, self._subjects.job(*name))
-        if stored is not None:
-            return _record(name, job_pb2.Job.STATE_QUEUED, stored.time)
-        stored = await self._js.last(stream, self._subjects.job_later(*name))
-        return None if stored is None else _record(name, job_pb2.Job.STATE_SCHEDULED, stored.time)
+        return stored or await self._js.last(stream, self._subjects.job_later(*name))
+
+    async def _queued(self, name: JobName) -> Record | None:
+        """Return what the queue knows of a job that has no record."""
+        stored = await self.request_of(name)
+        if stored is None:
+            return None
+        is_later = stored.subject == self._subjects.job_later(*name)
+        record = _record(name, job_pb2.Job.STATE_SCHEDULED if is_later else job_pb2.Job.STATE_QUEUED, stored.time)
+        note_due(record.job, stored)
+        return record
 
     async def _known(self, name: JobName) -> Record:
         record = await self.find(name)

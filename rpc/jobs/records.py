@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from rpc.jobs.names import JobName
 from rpc.metadata import STATUS_DETAILS_KEY, Metadata
 from rpc.status import StatusError, code_number
 from rpc.subjects import Subjects
+
+SCHEDULE: Final = "Nats-Schedule"
 
 FINAL: Final = frozenset({job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED})
 """States that a job does not leave."""
@@ -113,6 +116,14 @@ def decode(stored: StoredMessage) -> Record | None:
     except DecodeError:
         return None
     return Record(job, stored.sequence) if job.name else None
+
+
+def note_due(job: Any, stored: StoredMessage) -> None:
+    """Note when a job is due that waits for its time, as the broker was told."""
+    kind, _, time_ = stored.headers.get(SCHEDULE, "").partition(" ")
+    if kind == "@at":
+        with contextlib.suppress(ValueError):
+            job.next_attempt_time.FromJsonString(time_)
 
 
 def now() -> Timestamp:

@@ -157,7 +157,25 @@ def test_output_may_be_cut_off(shop: Commands) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], *([name] for name in ("broker", "gateway", "serve", "dev", "list", "describe", "call", "protos", "version"))],
+    [
+        [],
+        *(
+            [name]
+            for name in (
+                "broker",
+                "gateway",
+                "serve",
+                "dev",
+                "list",
+                "describe",
+                "call",
+                "jobs",
+                "events",
+                "protos",
+                "version",
+            )
+        ),
+    ],
 )
 def test_everything_has_help(shop: Commands, words: list[str]) -> None:
     for flag in ("--help", "-h"):

@@ -1,0 +1,1 @@
+"""What the commands ``natsmesh jobs`` and ``natsmesh events`` share."""
