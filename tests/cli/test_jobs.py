@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,10 +88,6 @@ class Lab:
         self._python("events", *whats)
 
     def _python(self, *words: str) -> str:
-        import os
-        import subprocess
-        import sys
-
         return subprocess.run(
             [sys.executable, "enqueue.py", *words],
             cwd=self.folder,
@@ -250,3 +252,32 @@ def test_mistakes_are_explained(here: Lab, words: list[str], code: int, expected
     result = here.commands.run(*words)
     assert expected in result.stderr
     assert result.returncode == code
+
+
+def test_watch_in_a_terminal_has_a_progress_bar(here: Lab) -> None:
+    here.enqueue("good", "good")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "natsmesh", "jobs", "watch", "--interval", "0.1", "--until-empty"],
+        cwd=here.folder,
+        env={**os.environ, **here.commands.variables, "COLUMNS": "200"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+    output = b""
+
+    def read() -> bytes:
+        nonlocal output
+        if select.select([ours], [], [], 0.1)[0]:
+            with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+                output += os.read(ours, 65536)
+        return output
+
+    until(lambda: b"[------------------------------]   0 %" in read())
+    assert re.search(rb"JOB +WAITING +IN FLIGHT +SCHEDULED +DEAD +OLDEST +IN/S +OUT/S +ETA", output)
+    here.commands.start("serve", "services.labs:Lab").says("serving")
+    until(lambda: b"[##############################] 100 %" in read())
+    until(lambda: (read(), process.poll())[1] is not None)
+    assert process.returncode == 0
+    assert b"\x1b[3A" in output  # in its place, not below
+    os.close(ours)
