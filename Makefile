@@ -7,6 +7,8 @@ VENV ?= .venv
 BIN  := $(VENV)/bin
 PY   := $(BIN)/python
 ARGS ?=
+# Tests that run at once: most of them wait for other processes most of the time.
+PROCESSES ?= 3
 # Directories are prerequisites as well: a deleted .proto changes its directory's time.
 PROTOS := $(shell find proto -mindepth 1 \( -type d -o -name '*.proto' \) 2>/dev/null)
 INSTALLED := $(VENV)/.installed
@@ -37,7 +39,7 @@ types: $(INSTALLED) $(GENERATED) ## mypy, strict
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) $(GENERATED) ## pytest (ARGS='tests/gateway -k json')
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 .PHONY: test-wire
 test-wire: $(INSTALLED) $(GENERATED) ## pytest with coverage: every branch of the wire protocol is tested
