@@ -24,10 +24,15 @@ a message would wait behind a busy worker while another one is idle."""
 
 MAX_PREFETCH: Final = 512
 
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""Bytes of messages that wait for their handler, about; for a batch that has half of it no further are waited for."""
+
 MAX_SETTLING: Final = 64
 """Messages that were handled, and of which the broker is being told, beside those that are being handled."""
 
 _WEIGHT: Final = 0.2
+_FIRST_REQUEST: Final = 64
+"""Messages that are asked for at first, when nothing is known of their size."""
 
 
 class Feed:
@@ -66,8 +71,12 @@ class Feed:
         self._batch = batch
         self._batch_wait = batch_wait
         self._prefetches = prefetches
-        self._pull = PullConsumer(connection, stream, consumer, self._receive, repair=repair)
+        self._pull = PullConsumer(
+            connection, stream, consumer, self._receive, repair=repair, max_bytes=MAX_WAITING_BYTES
+        )
         self._waiting: deque[PulledMessage] = deque()
+        self._waiting_bytes = 0
+        self._mean_size = MAX_WAITING_BYTES / _FIRST_REQUEST
         self._held: dict[int, PulledMessage] = {}
         """What we answer for, by its place in the stream: what waits and what is being handled."""
         self._handling = TaskSet()
@@ -125,17 +134,22 @@ class Feed:
             return  # Delivered again although we have it: our signs of life came late, or the broker was away.
         self._held[message.sequence] = message
         self._waiting.append(message)
+        size = len(message.data)
+        self._waiting_bytes += size
+        self._mean_size += _WEIGHT * (size - self._mean_size)
         self._pump()
 
     def _pump(self) -> None:
         while self._waiting and not self._stopping and self._running < self._concurrency and self._is_due():
             messages = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+            self._waiting_bytes -= sum(len(message.data) for message in messages)
             self._running += 1
             self._context.run(self._handling.spawn, self._run(messages))
         self._ask()
 
     def _is_due(self) -> bool:
-        if self._batch == 1 or len(self._waiting) >= self._batch or self._batch_is_due:
+        is_full = len(self._waiting) >= self._batch or 2 * self._waiting_bytes >= MAX_WAITING_BYTES
+        if self._batch == 1 or is_full or self._batch_is_due:
             self._batch_is_due = False
             if self._batch_timer is not None:
                 self._batch_timer.cancel()
@@ -153,7 +167,14 @@ class Feed:
     def _ask(self) -> None:
         if not self._stopping:
             room = (self._concurrency - self._running) * self._batch + self._prefetch()
-            self._pull.want(max(0, room - len(self._waiting)), max(1, room // 2))
+            free = min(room - len(self._waiting), self._byte_room())
+            if free <= 0 < room and not self._waiting:
+                free = 1  # It is larger than all that may wait.
+            self._pull.want(max(0, free), max(1, min(room, free + len(self._waiting)) // 2))
+
+    def _byte_room(self) -> int:
+        """How many further messages may wait, as large as the last ones."""
+        return int((MAX_WAITING_BYTES - self._waiting_bytes) / max(self._mean_size, 1.0))
 
     def _prefetch(self) -> int:
         if not self._prefetches:

@@ -29,6 +29,12 @@ HEARTBEAT: Final = 2.0
 MAX_BATCH: Final = 10_000
 """Messages that one request may ask for."""
 
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""Bytes that one request may bring."""
+
+OVERHEAD: Final = 64 * 1024
+"""Bytes that the server counts of a message besides its payload and headers: its subjects."""
+
 _CHECK: Final = 1.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
@@ -75,16 +81,19 @@ class PullConsumer:
         receive: Callable[[PulledMessage], None],
         *,
         repair: Callable[[], Awaitable[None]],
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         """``receive`` is called on the loop and must return at once.
 
-        ``repair`` makes the stream and the consumer when the server says that they do not exist.
+        ``repair`` makes the stream and the consumer when the server says that they do not exist. ``max_bytes`` bounds
+        what one request brings; a message of the broker's ``max_payload`` passes in any case.
         """
         self._connection = connection
         self._subject = f"{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._name = f"{stream}/{consumer}"
         self._receive = receive
         self._repair = repair
+        self._max_bytes = max_bytes
         self._inbox = ""
         self._wanted = 0
         self._at_once = 1
@@ -135,7 +144,13 @@ class PullConsumer:
         if not self._asked:
             self._heard = self._loop.time()
         self._asked += number
-        body = {"batch": number, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
+        body = {
+            "batch": number,
+            # Of a message that is larger than this the server would say so, and never send it.
+            "max_bytes": max(self._max_bytes, self._connection.max_payload + OVERHEAD),
+            "expires": int(EXPIRES * 1e9),
+            "idle_heartbeat": int(HEARTBEAT * 1e9),
+        }
         self._tasks.spawn(self._send(json.dumps(body).encode(), f"{self._inbox}.{self._round}"))
 
     async def _send(self, body: bytes, reply: str) -> None:
@@ -166,7 +181,7 @@ class PullConsumer:
             return
         unfilled = headers.get("Nats-Pending-Messages", "")
         self._asked = max(0, self._asked - int(unfilled)) if unfilled.isascii() and unfilled.isdigit() else 0
-        if status == "408":  # its time was over
+        if status == "408" or "MaxBytes" in description:  # its time was over, or it had brought enough
             self.want(self._wanted, self._at_once)
         elif status in {"404", "503"} or "eleted" in description:
             self._start_repair()
