@@ -204,25 +204,25 @@ def _arrive(tracing: Tracing, messages: Sequence[PulledMessage]) -> tuple[Unsamp
     if tracing.head is None or tracing.w3c is None:
         return _arrive_at_sdk(tracing, messages)
     links: list[Link] = []
-    quiet: list[Unsampled] = []
+    quiet, last = 0, ""
     for message in messages:
         traceparent = valid_traceparent(message.headers.get(TRACEPARENT))
         if not traceparent:
             continue
-        tracestate = message.headers.get(TRACESTATE, "")
         if is_sampled(traceparent):
-            links.append(Link(span_context(traceparent, tracestate)))
+            links.append(Link(span_context(traceparent, message.headers.get(TRACESTATE, ""))))
             if len(links) == MAX_LINKS:
                 break
-        elif tracing.head.parent_based:
-            quiet.append(unsampled(traceparent, tracestate))
+        else:
+            quiet, last = quiet + 1, traceparent
     is_alone = len(messages) == 1
     context = tracing.w3c.base(messages[0].headers.get("baggage", "")) if is_alone else Context()
     if links and tracing.head.parent_based:
         return None, context, links  # The SDK's sampler agrees: ``sampling.LinkedSampler``.
-    if len(quiet) == len(messages):
+    if quiet == len(messages) and tracing.head.parent_based:
         # Of one message the trace of its producer goes on, unrecorded: its id is in the logs.
-        return quiet[0] if is_alone else _nowhere(), context, []
+        declined = unsampled(last, messages[0].headers.get(TRACESTATE, "")) if is_alone else _nowhere()
+        return declined, context, []
     return tracing.decline_root(), context, links
 
 
