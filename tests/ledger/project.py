@@ -101,8 +101,9 @@ async def main():
                 except rpc.StatusError as error:
                     print(f"{number}: {error}; once more", file=sys.stderr)
 
-    async with rpc.Publisher() as publisher:
-        await asyncio.gather(*(publish_some(publisher) for _ in range(WINDOW)))
+    publisher = rpc.Publisher()  # connects with the first event, and waits for a broker that is away
+    await asyncio.gather(*(publish_some(publisher) for _ in range(WINDOW)))
+    await publisher.close()
 
 
 asyncio.run(main())

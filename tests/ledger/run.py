@@ -180,7 +180,7 @@ async def publish_all(mesh: Mesh, events: int) -> None:
         for first in range(0, events, share)
     ]
     codes = [await process.wait() for process in processes]
-    assert not any(codes), f"a publisher ended with {codes}, see {mesh.log.name}"
+    assert not any(codes), f"a publisher ended with {codes}: {Path(mesh.log.name).read_text()[-6000:]}"
 
 
 def count(folder: Path, report: Report) -> None:
