@@ -96,6 +96,7 @@ class Gateway:
         self._own_server: UnaryServer | None = None
         self._operations: Schema | None = None
         self._forget_connection: Callable[[], None] | None = None
+        self._queues: rpc.QueueMetrics | None = None
 
     # ------------------------------------------------------------------------------------------------- life cycle
 
@@ -117,6 +118,7 @@ class Gateway:
         assert connection is not None  # noqa: S101 - for the type checker
         limit = ("grpc.max_receive_message_length", config.max_response)
         self._channel = rpc.Channel(connection, prefix=config.prefix, options=[limit])
+        self._queues = rpc.QueueMetrics(connection, prefix=config.prefix)
         await self._channel.channel_ready()
         self._tracer = rpc.telemetry.http_tracer()
         self._unary = UnaryServer(self._channel.handler, config, tracer=self._tracer)
@@ -215,10 +217,15 @@ class Gateway:
             return "the services of the mesh are not known yet"
         return ""
 
+    async def _queue_numbers(self) -> bytes:
+        if self._queues is None or self._connection is None or not self._connection.is_connected:
+            return b""
+        return await self._queues.text()
+
     def _own_routes(self) -> Sequence[Route]:
         routes: list[Route] = [healthz(), readyz(self._reason_against_ready)]
         if self.config.metrics:
-            routes.append(metrics(self._worker_stats))
+            routes.append(metrics(self._worker_stats, self._queue_numbers))
         if self._document is not None:
             routes += docs_routes(self._document)
         compression = self.config.compression

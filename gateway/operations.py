@@ -57,14 +57,15 @@ def readyz(reason_against: Callable[[], str]) -> OperationRoute:
     return OperationRoute("/readyz", answer)
 
 
-def metrics(workers: WorkerStats | None) -> OperationRoute:
-    """``/metrics``: what this process has counted, or all workers of the gateway, as Prometheus text."""
+def metrics(workers: WorkerStats | None, queues: Callable[[], Awaitable[bytes]]) -> OperationRoute:
+    """``/metrics``: what this process has counted, or all workers of the gateway, and queues, as Prometheus text."""
 
     def text() -> bytes:
         return telemetry.prometheus_text(*(workers.gather() if workers is not None else ()))
 
     async def answer() -> Answer:
         # On a thread: it sums over all routes, and reads what other workers have written.
-        return 200, telemetry.PROMETHEUS_CONTENT_TYPE.encode(), await asyncio.to_thread(text)
+        counted = await asyncio.to_thread(text)
+        return 200, telemetry.PROMETHEUS_CONTENT_TYPE.encode(), counted + await queues()
 
     return OperationRoute("/metrics", answer)

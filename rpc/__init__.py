@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rpc.durable.reading import OptionsError
     from rpc.events.publisher import Publisher
     from rpc.jetstream.specs import MigrationError, StreamError
+    from rpc.jobs.metrics import QueueMetrics
     from rpc.logs.handler import LogHandler
     from rpc.metadata import Metadata
     from rpc.metadata import normalize as normalize_metadata
@@ -65,6 +66,7 @@ else:
         "OpenCall": "rpc.client_calls.opened",
         "OptionsError": "rpc.durable.reading",
         "Publisher": "rpc.events.publisher",
+        "QueueMetrics": "rpc.jobs.metrics",
         "Refusal": "rpc.status",
         "RevisionError": "rpc.transport.jetstream_bucket",
         "Server": "rpc.server",
@@ -123,6 +125,7 @@ __all__ = [
     "OpenCall",
     "OptionsError",
     "Publisher",
+    "QueueMetrics",
     "Refusal",
     "RevisionError",
     "Server",
