@@ -89,7 +89,7 @@ async def _jobs(
 async def _letters(found: Reach, service: str, method: str, limit: int) -> tuple[list[Any], list[list[str]], bool]:
     import time
 
-    from natsmesh.jobs.text import cut, duration, letter_object
+    from natsmesh.jobs.text import clean, cut, duration, letter_object
     from rpc.jetstream.migration import parse_time
 
     letters = []
@@ -104,7 +104,7 @@ async def _letters(found: Reach, service: str, method: str, limit: int) -> tuple
             letter.name,
             str(letter.attempts),
             duration(max(0.0, time.time() - parse_time(letter.stored.time).timestamp())),
-            cut(f"{letter.code}: {letter.message}", length),
+            cut(clean(f"{letter.code}: {letter.message}"), length),
         ]
         for letter in letters
     ]

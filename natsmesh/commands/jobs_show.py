@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rpc.durable.letters import DeadLetter
     from rpc.jobs.names import JobName
 
+_LINE = 400
+
 
 @click.command("show")
 @click.argument("name")
@@ -69,21 +71,25 @@ async def _job(found: Reach, name: JobName) -> dict[str, Any]:
 
 
 def _text(known: dict[str, Any]) -> str:
+    from natsmesh.jobs.text import clean, cut
+
     lines = [known["name"]]
     for key, value in known.items():
         if key in {"name", "service", "method", "id", "history"} or isinstance(value, dict):
             continue
-        lines.append(f"  {key.replace('_', ' '):<18}{value}")
+        lines.append(f"  {key.replace('_', ' '):<18}{clean(str(value))}")
     if error := known.get("error"):
-        lines.append(f"  {'error':<18}{error['code']}: {error['message']}")
+        lines.append(f"  {'error':<18}{error['code']}: {clean(error['message'])}")
     if history := known.get("history"):
         lines.append("  failed attempts")
         for each in history:
             when = each.get("start_time", "-")
-            lines.append(f"    {each['number']:>3}  {when:<30}  {each['error']['code']}: {each['error']['message']}")
+            error_text = f"{each['error']['code']}: {clean(each['error']['message'])}"
+            lines.append(f"    {each['number']:>3}  {when:<30}  {error_text}")
     for key in ("headers", "request", "progress", "response"):
         if key in known:
             text = json.dumps(known[key], indent=2, ensure_ascii=False)
             lines.append(f"  {key}")
-            lines += [f"    {line}" for line in text.splitlines()]
+            # Bytes of megabytes are for --json.
+            lines += [f"    {cut(line, _LINE)}" for line in text.splitlines()]
     return "\n".join(lines)

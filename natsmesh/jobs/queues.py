@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -56,29 +57,33 @@ async def watch(mesh: Mesh, service: str, method: str, *, interval: float, until
     async with reach(mesh, "jobs watch") as found:
         looked = 0.0
         while not stop.is_set:
-            if not watched or time.monotonic() - looked > _LOOK_FOR_NEW:
-                names = [(service, method)] if method else await queues(found.js, found.subjects, service)
-                watched.update({name: _Watched() for name in names if name not in watched})
-                looked = time.monotonic()
-            await _look(found, watched)
+            try:
+                if not watched or time.monotonic() - looked > _LOOK_FOR_NEW:
+                    names = [(service, method)] if method else await queues(found.js, found.subjects, service)
+                    watched.update({name: _Watched() for name in names if name not in watched})
+                    looked = time.monotonic()
+                await _look(found, watched)
+            except ConnectionError as error:
+                # It comes back, and so do we.
+                print(f"natsmesh: {error}", file=sys.stderr)  # noqa: T201 - what it is for
+                await _pause(stop, interval)
+                continue
             _show(screen, watched, as_json=as_json)
             if until_empty and not any(each.numbers and each.numbers.length for each in watched.values()):
                 return Exit.OK
-            try:
-                async with asyncio.timeout(interval):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await _pause(stop, interval)
     return Exit.OK
+
+
+async def _pause(stop: StopSignal, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 async def _look(found: Reach, watched: dict[tuple[str, str], _Watched]) -> None:
     for name, each in watched.items():
-        try:
-            each.add(await queue_numbers(found.js, found.subjects, *name))
-        except ConnectionError as error:
-            # It comes back, and so do we.
-            print(f"natsmesh: {error}", file=sys.stderr)  # noqa: T201 - what it is for
+        each.add(await queue_numbers(found.js, found.subjects, *name))
 
 
 def _show(screen: Screen, watched: dict[tuple[str, str], _Watched], *, as_json: bool) -> None:

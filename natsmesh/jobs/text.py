@@ -56,7 +56,12 @@ def error_of(status: Any) -> str:
     """Return a status in one line."""
     if not status.code:
         return ""
-    return f"{code_from_number(status.code).name}: {' '.join(status.message.split())}"
+    return f"{code_from_number(status.code).name}: {clean(status.message)}"
+
+
+def clean(text: str) -> str:
+    """Return a text in one line, without what a terminal would take for commands: others wrote it."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def cut(text: str, length: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rpc.embedded import Broker
 from tests.cli.commands import Commands, closing
 from tests.jobs.lab import compile_lab
 
@@ -281,3 +282,29 @@ def test_watch_in_a_terminal_has_a_progress_bar(here: Lab) -> None:
     assert process.returncode == 0
     assert b"\x1b[3A" in output  # in its place, not below
     os.close(ours)
+
+
+def test_watch_bears_a_broker_that_restarts(here: Lab, tmp_path: Path) -> None:
+    with Broker(port=0, store_dir=tmp_path / "data") as broker:
+        here.commands.variables["NATS_URL"] = broker.url
+        here.enqueue("good", "good")
+        watching = here.commands.start("jobs", "watch", "--interval", "0.1")
+        watching.says("waiting=2")
+        broker.kill()
+        watching.says("natsmesh: ")
+        broker.start()
+        before = watching.count("waiting=2")
+        until(lambda: watching.count("waiting=2") > before)
+        assert watching.stop(signal.SIGINT) == 0
+
+
+def test_what_others_wrote_is_no_command_for_the_terminal(here: Lab) -> None:
+    worker = here.folder / "services/labs.py"
+    worker.write_text(worker.read_text().replace('"that is bad"', '"\\x1b[2Jcleared\\nand more"'))
+    here.commands.start("serve", "services.labs:Lab").says("serving")
+    (bad,) = here.enqueue("bad")
+    until(lambda: here.states()[bad] == "FAILED")
+    for words in (["list"], ["show", bad], ["list", "--dead"]):
+        text = here.run("jobs", *words)
+        assert "\x1b" not in text
+        assert "cleared and more" in text
