@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 SENDERS: Final = 256
 """Events that are under way at once."""
 
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of events that may wait, however few they are."""
+
 WARNING_PAUSE: Final = 1.0
 """Seconds between two warnings that events were dropped."""
 
@@ -39,10 +42,13 @@ class Buffer:
     def __init__(self, publish: Publish, size: int) -> None:
         self._publish = publish
         self._size = size
-        self._waiting: deque[tuple[int, Message, str, Any]] = deque()
+        self._waiting: deque[tuple[int, Message, str, Any, int]] = deque()
+        self._bytes = 0
         self._number = 0
         self._unfinished = 0
         self._senders = TaskSet()
+        self._sending = 0
+        """Of the senders those that will look into the buffer again: a task that has just ended is still in the set."""
         self._flushes: list[_Flush] = []
         self._closed = False
         self._warned = float("-inf")
@@ -51,21 +57,31 @@ class Buffer:
 
     def offer(self, event: Message, event_id: str, position: Any) -> bool:
         """Take an event as it is now; False, and it is counted as dropped, if there is no room."""
-        if self._closed or len(self._waiting) >= self._size:
+        size = event.ByteSize()
+        if self._closed or len(self._waiting) >= self._size or self._bytes + size > MAX_BYTES:
             self.dropped += 1
             return False
         taken = type(event)()
         taken.CopyFrom(event)
         self._number += 1
         self._unfinished += 1
-        self._waiting.append((self._number, taken, event_id, position))
-        if len(self._senders) < min(SENDERS, len(self._waiting)):
+        self._bytes += size
+        self._waiting.append((self._number, taken, event_id, position, size))
+        if self._sending < min(SENDERS, len(self._waiting)):
+            self._sending += 1
             self._senders.spawn(self._send(), name="natsmesh-publish")
         return True
 
     async def _send(self) -> None:
+        try:
+            await self._send_all()
+        finally:
+            self._sending -= 1
+
+    async def _send_all(self) -> None:
         while self._waiting:
-            number, event, event_id, position = self._waiting.popleft()
+            number, event, event_id, position, size = self._waiting.popleft()
+            self._bytes -= size
             try:
                 await self._publish(event, event_id, position)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one event: the others are published

@@ -7,6 +7,7 @@ import pytest
 
 import rpc
 from rpc.embedded import Broker
+from rpc.events import buffer
 from rpc.jetstream.api import MAX_PENDING
 from rpc.status import StatusCode, StatusError
 from tests.events.conftest import World, until
@@ -173,3 +174,14 @@ async def test_all_that_close_gives_up_is_counted(world: World) -> None:
     assert not publisher.offer(stage.placed("late"))
     with pytest.raises(StatusError, match="closed"):
         await publisher.publish(stage.placed("late"))
+
+
+async def test_the_buffer_is_bounded_in_bytes_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "MAX_BYTES", 100_000)
+    publisher = await world.publisher()
+    taken = [publisher.offer(stage.placed(number, "x" * 30_000)) for number in range(5)]
+    assert taken == [True] * 3 + [False] * 2
+    assert await publisher.flush(10)
+    assert publisher.offer(stage.placed(5, "x" * 30_000))
+    assert await publisher.flush(10)
+    assert len(await world.stored()) == 4
