@@ -27,6 +27,10 @@ MAX_PREFETCH: Final = 512
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes of messages that wait for their handler, about; for a batch that has half of it no further are waited for."""
 
+PATIENCE: Final = 0.5
+"""Seconds that messages which were fetched ahead wait for a place, where they may be given back: what was short so far
+may be long now, and others may have nothing to do."""
+
 MAX_SETTLING: Final = 64
 """Messages that were handled, and of which the broker is being told, beside those that are being handled."""
 
@@ -57,10 +61,12 @@ class Feed:
         batch: int = 1,
         batch_wait: float = 0.0,
         prefetches: bool = True,
+        gives_back: bool = False,
     ) -> None:
         """``ack_wait``: seconds without a sign of life after which the broker delivers a message again.
 
-        ``prefetches``: whether messages may be fetched before there is a place for them.
+        ``prefetches``: whether messages may be fetched before there is a place for them; ``gives_back``: whether they
+        are released when there is none for long.
         """
         self._connection = connection
         self._name = f"{stream}/{consumer}"
@@ -71,6 +77,9 @@ class Feed:
         self._batch = batch
         self._batch_wait = batch_wait
         self._prefetches = prefetches
+        self._gives_back = gives_back
+        self._moved = 0.0
+        """When a call of the handler has begun or ended last."""
         self._pull = PullConsumer(
             connection, stream, consumer, self._receive, repair=repair, max_bytes=MAX_WAITING_BYTES
         )
@@ -101,6 +110,8 @@ class Feed:
         self._context = contextvars.copy_context()
         await self._pull.start()
         self._tasks.spawn(self._give_signs_of_life(), name="natsmesh-in-progress")
+        if self._gives_back and self._prefetches:
+            self._tasks.spawn(self._give_back_what_waits(), name="natsmesh-give-back")
         self._ask()
 
     async def stop_pulling(self) -> None:
@@ -186,11 +197,12 @@ class Feed:
         return min(MAX_PREFETCH, int(self._concurrency * PREFETCH_SECONDS / self._mean))
 
     async def _run(self, messages: list[PulledMessage]) -> None:
-        started = self._loop.time()
+        started = self._moved = self._loop.time()
         has_place = True
 
         def leave_place() -> None:
-            took = self._loop.time() - started
+            self._moved = self._loop.time()
+            took = self._moved - started
             self._mean = took if self._mean <= 0.0 else self._mean + _WEIGHT * (took - self._mean)
             self._running -= 1
             self._pump()
@@ -210,6 +222,18 @@ class Feed:
                 self._held.pop(message.sequence, None)
             if has_place:
                 leave_place()
+
+    async def _give_back_what_waits(self) -> None:
+        while True:
+            await asyncio.sleep(PATIENCE)
+            if not self._waiting or self._loop.time() - self._moved < PATIENCE:
+                continue
+            self._mean = max(self._mean, PATIENCE)  # Nothing is fetched ahead until they are short again.
+            while self._waiting and self._running >= self._concurrency:
+                message = self._waiting.popleft()
+                self._waiting_bytes -= len(message.data)
+                await self._release(message)
+                self._held.pop(message.sequence, None)
 
     async def _give_signs_of_life(self) -> None:
         while True:

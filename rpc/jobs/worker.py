@@ -113,6 +113,7 @@ class JobWorker:
             ack_wait=self._job.ack_wait,
             concurrency=self._job.max_concurrency,
             prefetches=self._job.retry.max_attempts >= MANY_ATTEMPTS,
+            gives_back=True,
         )
 
     async def start(self) -> None:

@@ -198,6 +198,34 @@ async def test_so_many_at_once_and_no_more(world: World) -> None:
     assert (four.most, one.most) == (4, 1)
 
 
+async def test_short_jobs_do_not_wait_behind_a_long_one_while_somebody_is_idle(world: World) -> None:
+    """A worker fetches short ones ahead; when a long one comes it gives them back, and that is no attempt."""
+    go_on = asyncio.Event()
+
+    async def wait(_request: Any, _context: Any) -> None:
+        await go_on.wait()
+
+    first = lab.worker(wait=wait)
+    await world.serve(first)
+    for _ in range(50):  # it learns that they are short
+        await world.stub.Work(lab.request("short"))
+    await until(lambda: len(first.attempts) == 50)
+    long = await world.stub.Work(lab.request("wait"))
+    short = [await world.stub.Work(lab.request("short")) for _ in range(10)]
+
+    async def are_fetched() -> bool:
+        return await world.unsettled() == 11
+
+    await until(are_fetched)
+    second = lab.worker()
+    await world.serve(second)
+    for operation in short:
+        assert (await world.done(operation)).attempt == 1
+    assert (len(second.attempts), first.running) == (10, 1)
+    go_on.set()
+    await world.done(long)
+
+
 # ------------------------------------------------------------------------------------------------ requests twice
 
 
