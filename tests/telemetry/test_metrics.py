@@ -118,6 +118,29 @@ def test_prometheus(numbers: list[Stats]) -> None:
     assert b'http_route="/v1/greetings/{name}"' in text
 
 
+def test_prometheus_of_messages() -> None:
+    process, queue = Stats("process", tracked=False), Stats("queue", tracked=False)
+    for stats in (process, queue):
+        stats.entry("jobs.shop.v1.Shop.Order", "Order").record(0, 0.1)
+    process.entry("jobs.shop.v1.Shop.Order", "Order").record(14, 0.2, "not yet")
+    families = {
+        family.name: family for family in text_string_to_metric_families(prometheus_text(process, queue).decode())
+    }
+    assert families.keys() == {"messaging_process_duration_seconds", "natsmesh_queue_duration_seconds"}
+    samples = families["messaging_process_duration_seconds"].samples
+    counts = {s.labels["error_type"]: s.value for s in samples if s.name.endswith("_count")}
+    assert counts == {"": 1, "UNAVAILABLE": 1}
+    assert (
+        samples[0].labels.items()
+        >= {
+            "messaging_system": "nats",
+            "messaging_destination_name": "jobs.shop.v1.Shop.Order",
+            "messaging_consumer_group_name": "Order",
+            "messaging_operation_name": "process",
+        }.items()
+    )
+
+
 def test_prometheus_of_nothing() -> None:
     assert prometheus_text(Stats("server", tracked=False)).startswith(b"# HELP rpc_server_call_duration_seconds")
 
