@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -23,10 +24,16 @@ def check_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=1024)
+def _path(service: str, method: str) -> str:
+    """Return ``<package.Service>.<Method>``, checked."""
+    return f"{check_name(service)}.{check_name(method)}"
+
+
 class Subjects:
     """The subjects of one mesh. ``prefix`` separates meshes that share a NATS account; None is ``$NATSMESH_PREFIX``."""
 
-    __slots__ = ("announcements", "prefix")
+    __slots__ = ("_records", "announcements", "prefix")
 
     def __init__(self, prefix: str | None = None) -> None:
         if prefix is None:
@@ -34,6 +41,7 @@ class Subjects:
         self.prefix = f"{check_name(prefix)}." if prefix else ""
         self.announcements = f"{self.prefix}mesh.announce.*"
         """Subscribed by those who follow the mesh live."""
+        self._records = f"$KV.{self.jetstream('operations')}."
 
     def method(self, service: str, method: str) -> str:
         """``rpc.<package.Service>.<Method>``: a call, taken by one member of the queue group."""
@@ -73,7 +81,7 @@ class Subjects:
 
     def job(self, service: str, method: str, job_id: str) -> str:
         """``jobs.<package.Service>.<Method>.<id>``: the request of a durable job, for its workers."""
-        return f"{self.prefix}jobs.{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
+        return f"{self.prefix}jobs.{_path(service, method)}.{check_name(job_id)}"
 
     def job_later(self, service: str, method: str, job_id: str) -> str:
         """``later.<package.Service>.<Method>.<id>``: a job that the broker hands to its workers in time."""
@@ -93,8 +101,7 @@ class Subjects:
 
     def record(self, service: str, method: str, job_id: str) -> str:
         """``$KV.operations.<package.Service>.<Method>.<id>``: what is known of a job."""
-        key = f"{check_name(service)}.{check_name(method)}.{check_name(job_id)}"
-        return f"$KV.{self.jetstream('operations')}.{key}"
+        return f"{self._records}{_path(service, method)}.{check_name(job_id)}"
 
     def stored_schema(self, service: str) -> str:
         """``$KV.schemas.<package.Service>``: the schema of a service that has jobs."""

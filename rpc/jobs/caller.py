@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final
 
 from google.longrunning import operations_pb2
@@ -131,10 +130,9 @@ class JobCaller:
         if call.deadline is not None:
             # The caller shall hear why: that comes before the deadline.
             timeout = max(0.0, 0.9 * (call.deadline - asyncio.get_running_loop().time()))
-        ensure = partial(ensure_stream, self._js, queue(self._subjects, name.service), migrate=False)
 
         async def make() -> None:
-            await ensure()
+            await ensure_stream(self._js, queue(self._subjects, name.service), migrate=False)
 
         return await self._js.publish(subject, call.request, headers, timeout=timeout, ensure=make)
 

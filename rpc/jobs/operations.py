@@ -29,7 +29,7 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that one WaitOperation lasts at most."""
 
 
-_FIRST_PAUSE: Final = 0.02
+_FIRST_PAUSE: Final = 0.002
 _LONGEST_PAUSE: Final = 5.0
 
 _ANSWERING: Final = 0.5

@@ -128,16 +128,14 @@ def note_due(job: Any, stored: StoredMessage) -> None:
 
 def now() -> Timestamp:
     """Return the time."""
-    stamp = Timestamp()
-    stamp.FromNanoseconds(time.time_ns())
-    return stamp
+    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def timestamp(seconds: float) -> Timestamp:
     """Return a time given in Unix seconds."""
-    stamp = Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e9))
-    return stamp
+    whole, nanos = divmod(int(seconds * 1e9), 1_000_000_000)
+    return Timestamp(seconds=whole, nanos=nanos)
 
 
 def set_error(status: Any, error: StatusError, metadata: Metadata = ()) -> None:

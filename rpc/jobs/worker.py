@@ -173,9 +173,12 @@ class JobWorker:
         """Make one attempt; return what is to be done about its outcome."""
         message = messages[0]
         name = self._name(message)
-        record = await self._patiently_known(name, message)
-        if record is None:
+        if message.deliveries == 1 and name.job_id not in self._cancelled_ids:
+            record = self._new(name, message)
+        elif (known := await self._patiently_known(name, message)) is None:
             return None  # Not settled: it is delivered again.
+        else:
+            record = known
         if record.is_final:
             await settle(self._js.connection, message)  # It ended, and only the word of it got lost.
             return None
@@ -226,9 +229,12 @@ class JobWorker:
         if looked_up and (known := await self._records.get(name)) is not None:
             self._cancelled_ids.pop(name.job_id, None)
             return known
-        job = job_pb2.Job(name=str(name))
-        job.create_time.CopyFrom(timestamp(message.published))
-        return Record(job)
+        return self._new(name, message)
+
+    @staticmethod
+    def _new(name: JobName, message: PulledMessage) -> Record:
+        """Return the record of a job that has none."""
+        return Record(job_pb2.Job(name=str(name), create_time=timestamp(message.published)))
 
     def _call(self, name: JobName, message: PulledMessage, attempt: int) -> DeliveredCall:
         deadline = None
