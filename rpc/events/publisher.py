@@ -81,7 +81,7 @@ class Publisher:
         self._learning: dict[str, asyncio.Event] = {}
         self._producer = telemetry.producer() if trace else None
         self._buffer = Buffer(partial(self._publish, timeout=DEFAULT_TIMEOUT), buffer)
-        self._id_prefix = secrets.token_hex(8)
+        self._id_prefix = ""
         self._id_number = 0
         self._started = False
         self._closed = False
@@ -137,6 +137,8 @@ class Publisher:
             return await self._store(event, headers, timeout)
 
     def _new_id(self) -> str:
+        if not self._id_prefix:  # Not before: each process that is forked from ours must have its own.
+            self._id_prefix = secrets.token_hex(8)
         self._id_number += 1
         return f"{self._id_prefix}-{self._id_number}"
 

@@ -22,7 +22,7 @@ class Processes:
 
     def __init__(self, world: World, code: Path, folder: Path) -> None:
         self._world, self._folder = world, folder
-        self._environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "gen", code)))}
+        self.environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "gen", code)))}
         self.running: list[subprocess.Popen[bytes]] = []
         self._number = 0
 
@@ -32,7 +32,7 @@ class Processes:
         path = self._folder / f"ledger-{self._number}"
         path.touch()
         command = [sys.executable, "-m", "tests.events.process", self._world.url, self._world.prefix]
-        self.running.append(subprocess.Popen([*command, str(path)], cwd=ROOT, env=self._environ))
+        self.running.append(subprocess.Popen([*command, str(path)], cwd=ROOT, env=self.environ))
         return path
 
     def kill(self, number: int = 0) -> None:
@@ -88,3 +88,31 @@ async def test_processes_killed_at_random_lose_nothing(world: World, processes: 
     assert not await world.dead_letters()
     # At least once: twice only what a killed process was about, 4 at once and what it was settling.
     assert len(processes.lines()) - len(names) < 3 * 50
+
+
+FORKS = """
+import asyncio, os, sys
+import rpc
+from stage.v1 import stage_pb2
+
+publisher = rpc.Publisher(sys.argv[1], prefix=sys.argv[2])  # as a module that is loaded before the workers are forked
+
+async def publish():
+    for number in range(10):
+        await publisher.publish(stage_pb2.Placed(id=f"{os.getpid()}-{number}"))
+    await publisher.close()
+
+child = os.fork()
+asyncio.run(publish())
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+async def test_a_publisher_that_was_made_before_a_fork_gives_other_ids_in_each_process(
+    world: World, processes: Processes
+) -> None:
+    command = [sys.executable, "-c", FORKS, world.url, world.prefix]
+    run = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=processes.environ)
+    assert await run.wait() == 0
+    assert len(await world.stored()) == 20
