@@ -16,8 +16,6 @@ from rpc.jetstream.streams import ensure_stream
 from tests.events.conftest import World, until
 from tests.events.stage import stage
 
-GROUP = "stage_v1_Store-StorePlaced"
-
 
 async def publish(world: World, *events: Any) -> None:
     publisher = await world.publisher()
@@ -30,17 +28,14 @@ async def test_unfinished_events_are_handled_by_another_process_at_once(world: W
     async def wait(_events: Any, _context: Any) -> None:
         await hold.wait()
 
-    slow, quick = stage.subscriber("Mail", wait), stage.subscriber("Mail")
+    slow, quick = stage.subscriber("Patient", wait), stage.subscriber("Patient")
     stopping = await world.serve(slow)
     names = [str(number) for number in range(20)]
     await publish(world, *map(stage.placed, names))
     await until(lambda: slow.running == 4)  # its max_concurrency
     await world.serve(quick)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     await stopping.stop(0.1)
-    await until(lambda: sorted(quick.ids) == sorted(names))
-    assert loop.time() - began < 1, "nobody waited for an ack_wait, of 1 s"
+    await until(lambda: sorted(quick.ids) == sorted(names), 10)  # an ack_wait would take 30 s
     assert not slow.done
     assert all(attempts == [1] for attempts in slow.attempts)
 
@@ -75,7 +70,7 @@ async def test_a_stop_while_a_failed_batch_is_tried_one_by_one_gives_all_back(wo
             alone.set()
             await asyncio.Event().wait()
 
-    broken, sound = stage.subscriber("Store", fail), stage.subscriber("Store")
+    broken, sound = stage.subscriber("Archive", fail), stage.subscriber("Archive")
     server = await world.serve(broken)
     names = [str(number) for number in range(10)]
     publisher = await world.publisher()
@@ -83,10 +78,8 @@ async def test_a_stop_while_a_failed_batch_is_tried_one_by_one_gives_all_back(wo
         await publisher.publish(stage.placed(name))
     await asyncio.wait_for(alone.wait(), 10)
     await server.stop(None)
-    began = asyncio.get_running_loop().time()
     await world.serve(sound)
-    await until(lambda: sorted(broken.ids + sound.ids) == sorted(names))
-    assert asyncio.get_running_loop().time() - began < 0.9, "nobody waited for an ack_wait, of 1 s"
+    await until(lambda: sorted(broken.ids + sound.ids) == sorted(names), 10)  # an ack_wait would take 30 s
     assert not await world.dead_letters()
 
 
