@@ -41,8 +41,7 @@ async def _retry(names: tuple[str, ...], which: str, mesh: Mesh) -> int:
         if not wanted:
             count = 0
             async for letter in found.letters.read(service, method):
-                await found.letters.revive(letter)
-                count += 1
+                count += await found.letters.revive(letter)
             click.echo(f"put back {count} dead letters")
         for name, parts in zip(names, wanted, strict=True):
             letter_found = await found.letters.find(*parts)
@@ -58,7 +57,7 @@ async def _revive(found: Reach, letter: DeadLetter) -> None:
     from rpc.jetstream.api import JetStreamUnavailableError
 
     try:
-        await found.letters.revive(letter)
+        is_back = await found.letters.revive(letter)
     except JetStreamUnavailableError as error:
         raise Failure(f"{letter.name} cannot go back: {letter.origin} is stored nowhere any more ({error})") from error
-    click.echo(f"{letter.name}  put back")
+    click.echo(f"{letter.name}  {'put back' if is_back else 'nothing to do: it has ended, or was put back meanwhile'}")

@@ -39,6 +39,14 @@ def seconds_of(stamp: Timestamp) -> float:
     return stamp.ToNanoseconds() / 1e9
 
 
+def time_of(stamp: Timestamp) -> str:
+    """Return a time in RFC 3339, "" for what is none."""
+    try:
+        return stamp.ToJsonString()
+    except ValueError:
+        return ""
+
+
 def age_of(job: Any) -> str:
     """Return how long ago a job came."""
     return duration(max(0.0, time.time() - seconds_of(job.create_time))) if job.HasField("create_time") else "-"
@@ -104,7 +112,7 @@ def job_object(job: Any, schema: Schema | None = None) -> dict[str, Any]:
     found |= {"state": state_of(job), "attempt": job.attempt}
     for field in ("create_time", "start_time", "end_time", "next_attempt_time"):
         if job.HasField(field):
-            found[field] = getattr(job, field).ToJsonString()
+            found[field] = time_of(getattr(job, field))
     if job.worker:
         found["worker"] = job.worker
     if job.HasField("error"):
@@ -114,9 +122,7 @@ def job_object(job: Any, schema: Schema | None = None) -> dict[str, Any]:
             {
                 "number": each.number,
                 **{
-                    field: getattr(each, field).ToJsonString()
-                    for field in ("start_time", "end_time")
-                    if each.HasField(field)
+                    field: time_of(getattr(each, field)) for field in ("start_time", "end_time") if each.HasField(field)
                 },
                 "error": _error_object(each.error),
                 **({"worker": each.worker} if each.worker else {}),

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rpc.jetstream.pull import PulledMessage
 
 
+LONGEST_DELAY = 3650 * 86400.0
+"""Seconds; whoever asks for more gets that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One event as it was delivered."""
@@ -174,7 +178,7 @@ def retry_delay(trailing_metadata: Metadata) -> float | None:
                 for detail in status.details:
                     info = error_details_pb2.RetryInfo()
                     if detail.Unpack(info):
-                        return max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9)
+                        return min(LONGEST_DELAY, max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9))
             except ValueError:  # DecodeError is one
                 return None
     return None

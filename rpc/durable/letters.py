@@ -16,9 +16,9 @@ from rpc.durable.dead_letters import (
     dead_letters,
 )
 from rpc.jetstream.api import MESSAGE_ID, NO_MESSAGE, STREAM_NOT_FOUND, JetStream, JetStreamError, StoredMessage
-from rpc.jobs.names import CRON, JobName
-from rpc.jobs.records import FINAL, ChangedError, Record, Records
-from rpc.subjects import Subjects
+from rpc.jobs.names import CRON, JobName, is_job
+from rpc.jobs.records import ChangedError, Record, Records
+from rpc.subjects import Subjects, check_name, srv_name
 
 QUEUED_TTL: Final = 60.0
 """Seconds that the record of a job stays that was put back and that no worker has written anew: the queue knows it."""
@@ -112,14 +112,17 @@ class DeadLetters:
         """Return what a message of the stream is, None for what is no dead letter."""
         parts = stored.subject.removeprefix(self._subjects.prefix).split(".")
         headers = stored.headers
-        if len(parts) < 5 or parts[1] not in {"jobs", "events"} or not headers.get(SUBJECT):
+        if len(parts) < 5 or parts[1] not in {"jobs", "events"}:
+            return None
+        service, method, letter_id = ".".join(parts[2:-2]), parts[-2], parts[-1]
+        if not is_job(service, method, letter_id) or not self._may_come_from(headers.get(SUBJECT, ""), *parts[1:]):
             return None
         attempts = headers.get(ATTEMPTS, "")
         return DeadLetter(
             kind=parts[1],
-            service=".".join(parts[2:-2]),
-            method=parts[-2],
-            id=parts[-1],
+            service=service,
+            method=method,
+            id=letter_id,
             code=headers.get(ERROR_CODE, ""),
             message=headers.get(ERROR_MESSAGE, ""),
             attempts=int(attempts) if attempts.isascii() and attempts.isdigit() else 0,
@@ -127,26 +130,50 @@ class DeadLetters:
             stored=stored,
         )
 
+    def _may_come_from(self, origin: str, kind: str, *parts: str) -> bool:
+        """Tell whether a dead letter may go back there: somebody may have made it to have it sent anywhere."""
+        service, method, letter_id = ".".join(parts[:-2]), parts[-2], parts[-1]
+        if kind == "jobs":
+            is_scheduled = letter_id.partition("-")[0] == CRON
+            return origin == self._subjects.job(service, method, CRON if is_scheduled else letter_id)
+        try:
+            check_name(origin)
+        except ValueError:
+            return False
+        first, *rest = origin.removeprefix(self._subjects.prefix).split(".")
+        if first == "retry":
+            return len(rest) == 4 and rest[1:3] == [srv_name(service), method] and rest[3].isdigit()
+        return first == "events" and len(rest) > 0 and origin.startswith(self._subjects.prefix)
+
     # ------------------------------------------------------------------------------------------------- once more
 
-    async def revive(self, letter: DeadLetter) -> None:
+    async def revive(self, letter: DeadLetter) -> bool:
         """Put one back: its attempts begin anew. It is removed here once it is stored there, not before.
 
-        A job goes back into its queue; an event to the group alone that could not handle it. Raises
-        ``ConnectionError``, ``JetStreamError``; doing it again is safe.
+        A job goes back into its queue; an event to the group alone that could not handle it. False when there was
+        nothing to do: it was put back meanwhile, or its job has ended in another way. Raises ``ConnectionError``,
+        ``JetStreamError``; doing it again is safe.
         """
         stored = letter.stored
+        current = await self._js.last(self.stream, stored.subject)
+        if current is None or current.sequence != stored.sequence:
+            return False
         headers = {name: value for name, value in stored.headers.items() if name not in _OWN and name != MESSAGE_ID}
         headers[MESSAGE_ID] = f"{stored.headers.get(EVENT_ID, letter.id)}-retry-{stored.sequence}"
         subject = letter.origin
         if letter.kind == "jobs":
             headers.pop(EVENT_ID, None)
-            if letter.id.partition("-")[0] != CRON:  # a job of a schedule becomes another job
-                await self._reset_record(JobName(letter.service, letter.method, letter.id))
+            # A job of a schedule becomes another job.
+            is_scheduled = letter.id.partition("-")[0] == CRON
+            name = JobName(letter.service, letter.method, letter.id)
+            if not is_scheduled and not await self._reset_record(name):
+                await self.remove(letter)
+                return False
         else:
             subject = self._for_group(letter)
         await self._js.publish(subject, stored.data, headers, timeout=10.0)
         await self.remove(letter)
+        return True
 
     async def remove(self, letter: DeadLetter) -> None:
         """Remove one, if it is there."""
@@ -158,8 +185,14 @@ class DeadLetters:
             if error.err_code not in _GONE:
                 raise
 
-    async def _reset_record(self, name: JobName) -> None:
-        while (record := await self._records.get(name)) is not None and record.job.state in FINAL:
+    async def _reset_record(self, name: JobName) -> bool:
+        """Let a job be queued again that has failed; False when it has ended in another way."""
+        while True:
+            record = await self._records.get(name)
+            if record is None or not record.is_final:
+                return True
+            if record.job.state != job_pb2.Job.STATE_FAILED:
+                return False
             job = job_pb2.Job(name=str(name), state=job_pb2.Job.STATE_QUEUED)
             job.create_time.CopyFrom(record.job.create_time)
             with contextlib.suppress(ChangedError):

@@ -44,6 +44,9 @@ _PULLS = count(1)
 _ACK = b"+ACK"
 _PROGRESS = b"+WPI"
 
+THROW_AWAY: Final = b"+TERM"
+"""The verdict that has a message never delivered again."""
+
 
 class PulledMessage:
     """A message for which JetStream waits to hear what became of it."""

@@ -16,7 +16,7 @@ from google.longrunning import operations_pb2
 
 from mesh.v1 import job_pb2
 from rpc.jetstream.api import JetStream, JetStreamError, StoredMessage
-from rpc.jobs.names import CRON, JobName, parse_parent
+from rpc.jobs.names import CRON, JobName, is_job, parse_parent
 from rpc.jobs.records import Record, Records, decode, note_due, operation_of
 from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
@@ -137,6 +137,8 @@ class Listing:
         if len(parts) != 3 or (kind == "later" and parts[2] == CRON):
             return None
         service, method, job_id = parts
+        if not is_job(*parts):
+            return None
         if job_id == CRON:
             job_id = f"{CRON}-{stored.sequence}"
         job = job_pb2.Job(

@@ -60,6 +60,16 @@ def parse_name(name: str) -> JobName:
     return JobName(*parts[1:])
 
 
+def is_job(service: str, method: str, job_id: str) -> bool:
+    """Tell whether these may be the parts of a job's name: not all that lies in a stream was put there by us."""
+    return bool(_SERVICE.match(service) and _METHOD.match(method) and is_id(job_id))
+
+
+def is_id(job_id: str) -> bool:
+    """Tell whether this may be a job's id."""
+    return _ID.match(job_id) is not None
+
+
 def parse_parent(name: str) -> tuple[str, str]:
     """Return (service, method) that a collection is narrowed to, "" for what it is not.
 

@@ -17,7 +17,7 @@ from mesh.v1 import job_pb2
 from rpc.jetstream.api import EXPECTED_SEQUENCE, TTL, WRONG_SEQUENCE, JetStream, JetStreamError, StoredMessage
 from rpc.jetstream.streams import ensure_stream
 from rpc.jobs.layout import records, records_name
-from rpc.jobs.names import JobName
+from rpc.jobs.names import JobName, is_job
 from rpc.metadata import STATUS_DETAILS_KEY, Metadata
 from rpc.status import StatusError, code_number
 from rpc.subjects import Subjects
@@ -115,7 +115,9 @@ def decode(stored: StoredMessage) -> Record | None:
         job = job_pb2.Job.FromString(stored.data)
     except DecodeError:
         return None
-    return Record(job, stored.sequence) if job.name else None
+    parts = job.name.split("/")
+    is_ours = len(parts) == 4 and parts[0] == "operations" and is_job(*parts[1:])
+    return Record(job, stored.sequence) if is_ours else None
 
 
 def note_due(job: Any, stored: StoredMessage) -> None:

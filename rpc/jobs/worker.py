@@ -23,10 +23,10 @@ from rpc.durable.feed import Feed, Messages, give_back
 from rpc.durable.options import JobOptions
 from rpc.durable.running import StoppedError, run
 from rpc.jetstream.api import JetStream, JetStreamError
-from rpc.jetstream.pull import PulledMessage, settle
+from rpc.jetstream.pull import THROW_AWAY, PulledMessage, settle
 from rpc.jetstream.streams import ensure_consumer, ensure_stream
 from rpc.jobs.layout import queue, queue_name, workers
-from rpc.jobs.names import CRON, JobName
+from rpc.jobs.names import CRON, JobName, is_id
 from rpc.jobs.records import ChangedError, Record, Records, now, set_error, timestamp
 from rpc.jobs.schedule import set_schedule
 from rpc.metadata import read_headers
@@ -173,6 +173,10 @@ class JobWorker:
         """Make one attempt; return what is to be done about its outcome."""
         message = messages[0]
         name = self._name(message)
+        if not is_id(name.job_id):
+            logger.warning("%r is no job's id: what somebody put into the queue is thrown away", name.job_id[:100])
+            await settle(self._js.connection, message, THROW_AWAY)
+            return None
         if message.deliveries == 1 and name.job_id not in self._cancelled_ids:
             record = self._new(name, message)
         elif (known := await self._patiently_known(name, message)) is None:
@@ -394,7 +398,7 @@ class JobWorker:
     async def _release(self, message: PulledMessage) -> None:
         """Give back a request that was not begun."""
         name = self._name(message)
-        with contextlib.suppress(ConnectionError, JetStreamError):
+        with contextlib.suppress(ConnectionError, JetStreamError, ValueError):
             record = await self._known(name, message)
             await self._release_run(_Run(name, message, record, self._call(name, message, 1)))
             return

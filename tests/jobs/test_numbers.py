@@ -125,13 +125,21 @@ async def test_a_dead_job_goes_back_and_begins_anew(world: World) -> None:
     is_mended = True
     again = await letters.find("jobs", *name)
     assert again is not None
-    await letters.revive(again)
-    await letters.revive(again)  # twice is once
+    assert await letters.revive(again)
+    assert not await letters.revive(again)  # twice is once
+    assert not await letters.revive(letter)
     response = await world.done(operation)
     assert response.attempt == 1
     assert await letters.count() == 0
     assert len(worker.attempts) == 9
     assert (await world.stub.Work(lab.request("bad", request_id="r"))).name == operation.name
+    # A letter of a job that is done nevertheless is of no account.
+    stored = again.stored
+    await world.js.publish(stored.subject, stored.data, stored.headers | {"Nats-Msg-Id": "again"})
+    stale = await letters.find("jobs", *name)
+    assert stale is not None
+    assert not await letters.revive(stale)
+    assert (await letters.count(), (await world.done(operation)).attempt, len(worker.attempts)) == (0, 1, 9)
 
 
 async def test_many_dead_letters_are_read_page_by_page_and_purged(world: World) -> None:
