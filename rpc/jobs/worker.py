@@ -24,6 +24,7 @@ from rpc.durable.options import JobOptions
 from rpc.durable.running import StoppedError, run
 from rpc.jetstream.api import JetStream, JetStreamError
 from rpc.jetstream.pull import THROW_AWAY, PulledMessage, settle
+from rpc.jetstream.specs import StreamError
 from rpc.jetstream.streams import ensure_consumer, ensure_stream
 from rpc.jobs.layout import queue, queue_name, workers
 from rpc.jobs.names import CRON, JobName, is_id
@@ -390,6 +391,9 @@ class JobWorker:
                         raise
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
+                    # Whoever waits for the record listens on its subject, so nobody says that the bucket is not there.
+                    with contextlib.suppress(ConnectionError, JetStreamError, StreamError):
+                        await self._records.ensure()
                     continue
                 return
 
