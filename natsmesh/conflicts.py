@@ -20,7 +20,7 @@ from gateway.http_rule import Binding, bindings
 from gateway.path_template import PathTemplate
 from gateway.routes import RouteTable
 from natsmesh.mesh import Instance
-from rpc.discovery.watcher import version_key
+from rpc.discovery.versions import version_key
 from rpc.subjects import Subjects
 
 _AT_ONCE = 16

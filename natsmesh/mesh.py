@@ -11,7 +11,7 @@ import rpc
 from natsmesh.exits import Exit, Failure
 from natsmesh.schema import Schema
 from rpc.discovery.responder import SCHEMA_KEY, SERVICE_KEY
-from rpc.discovery.watcher import version_key
+from rpc.discovery.versions import version_key
 from rpc.subjects import Subjects
 
 

@@ -20,8 +20,9 @@ from grpc import aio
 
 from rpc import scope, telemetry
 from rpc.call import Call, Handler
-from rpc.discovery.responder import Responder, ServedService, check_version
+from rpc.discovery.responder import Responder, ServedService
 from rpc.discovery.schema import digest_of, find_service, methods_of, schema_of
+from rpc.discovery.versions import check_version
 from rpc.dispatch import HandlerCallDetails, first_match, intercepted, method_handler
 from rpc.method import MethodInfo
 from rpc.options import is_compression, read_options

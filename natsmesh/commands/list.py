@@ -112,7 +112,7 @@ def _numbers(instances: list[Instance]) -> list[str]:
 
 
 def _versions(instances: list[Instance]) -> list[str]:
-    from rpc.discovery.watcher import version_key
+    from rpc.discovery.versions import version_key
 
     return sorted({instance.version for instance in instances}, key=version_key, reverse=True)
 

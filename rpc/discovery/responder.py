@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,29 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# https://semver.org, "Is there a suggested regular expression": ADR-32 demands it, without a leading "v".
-_NUMBER = r"(?:0|[1-9][0-9]*)"
-_IDENTIFIER = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-_SEMVER = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?\Z"
-)
-
-MAX_VERSION = 256
-"""Characters of a version; others' versions come from the bus, where a number may be as long as a message."""
-
 SERVICE_KEY = "mesh-service"
 SCHEMA_KEY = "mesh-schema"
 WIRE_KEY = "mesh-wire"
 METHOD_KEY = "mesh-method"
-
-
-def check_version(version: str) -> str:
-    """Return the version if it is a semantic one, ``1.2.3``. Raises ``ValueError`` otherwise."""
-    if len(version) > MAX_VERSION or not _SEMVER.match(version):
-        raise ValueError(
-            f"version {version[:MAX_VERSION]!r} is not a semantic version such as '1.2.3' (ADR-32 demands one)"
-        )
-    return version
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from rpc.discovery.responder import SCHEMA_KEY, ServedService, check_version
+from rpc.discovery.limits import MAX_NAME, MAX_SCHEMA_MEMORY, MAX_SERVICES
+from rpc.discovery.responder import SCHEMA_KEY, ServedService
 from rpc.discovery.schema import MAX_SCHEMA_BYTES, digest_of
-from rpc.discovery.watcher import MAX_NAME, MAX_SCHEMA_MEMORY, MAX_SERVICES, version_key
+from rpc.discovery.versions import check_version, version_key
 from rpc.jetstream.api import EXPECTED_SEQUENCE, WRONG_SEQUENCE, JetStream, JetStreamError, StoredMessage
 from rpc.jetstream.migration import parse_time
 from rpc.jetstream.specs import StreamError, StreamSpec, bucket

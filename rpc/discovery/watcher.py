@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rpc.discovery.limits import MAX_INSTANCES, MAX_NAME, MAX_SCHEMA_MEMORY, MAX_SERVICES
 from rpc.discovery.query import discover, fetch_schema, find_gone, parse_reply
-from rpc.discovery.responder import SCHEMA_KEY, SERVICE_KEY, check_version
+from rpc.discovery.responder import SCHEMA_KEY, SERVICE_KEY
+from rpc.discovery.versions import check_version, version_key
 from rpc.subjects import Subjects, check_name
 from rpc.tasks import TaskSet
 from rpc.transport.base import Connection, Message, Subscription
@@ -28,18 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-MAX_SERVICES = 2000
-"""Services that one watcher follows; further ones are passed over, loudly, unless one that is gone can make room."""
-
-MAX_INSTANCES = 10_000
-"""Instances of one service that one watcher follows."""
-
-MAX_NAME = 256
-"""Characters of the name of a service, and of the id of an instance."""
-
-MAX_SCHEMA_MEMORY = 64 * 1024 * 1024
-"""Bytes of the schemas that are remembered besides those that views show."""
 
 MAX_SCHEMAS_TRIED = 4
 """Schemas of one service, from the newest version on, that are asked for before it is left without a new one."""
@@ -337,13 +327,3 @@ def _remember(table: dict[str, T], key: str, value: T) -> None:
     while len(table) >= MAX_SERVICES:
         del table[next(iter(table))]
     table[key] = value
-
-
-def version_key(version: str) -> tuple[tuple[int, int, int], bool, tuple[tuple[bool, int, str], ...]]:
-    """Return a key that sorts semantic versions by precedence (semver.org, rule 11)."""
-    core, _, pre = version.partition("+")[0].partition("-")
-    major, minor, patch = (int(part) for part in core.split("."))
-    identifiers = tuple(
-        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pre.split(".") if pre
-    )
-    return (major, minor, patch), not pre, identifiers

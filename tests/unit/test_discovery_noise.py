@@ -10,8 +10,8 @@ import pytest
 import rpc
 from greeter.v1 import greeter_pb2_grpc
 from rpc.discovery import query as query_module
+from rpc.discovery.limits import MAX_NAME
 from rpc.discovery.schema import digest_of
-from rpc.discovery.watcher import MAX_NAME
 from rpc.testing import FakeClock, MemoryConnection, MemoryMesh, MemoryMessage
 from services.greeter import Greeter
 

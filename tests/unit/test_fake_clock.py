@@ -23,7 +23,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]],
         started = time.monotonic()
         with asyncio.Runner(loop_factory=request.param) as runner:
             runner.run(work)
-        assert time.monotonic() - started < 10  # at once: not after the hour that is waited for; the machine may be busy
+        assert time.monotonic() - started < 10  # not the hour that is waited for; the machine may be busy
 
     return run
 

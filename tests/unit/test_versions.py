@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 
-from rpc.discovery.responder import check_version
-from rpc.discovery.watcher import version_key
+from rpc.discovery.versions import check_version, version_key
 
 # https://semver.org, rule 11, and some that follow from it; from the oldest to the newest.
 ORDERED = [
