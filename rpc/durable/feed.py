@@ -140,7 +140,8 @@ class Feed:
     # ------------------------------------------------------------------------------------------------- one by one
 
     def _receive(self, message: PulledMessage) -> None:
-        if message.sequence in self._held:
+        held = self._held.get(message.sequence)
+        if held is not None and not held.is_settled:
             self._ask()  # It took a place that was asked for.
             return  # Delivered again although we have it: our signs of life came late, or the broker was away.
         self._held[message.sequence] = message
@@ -219,7 +220,8 @@ class Feed:
             logger.exception("%s: a message could not be handled", self._name)
         finally:
             for message in messages:
-                self._held.pop(message.sequence, None)
+                if self._held.get(message.sequence) is message:
+                    del self._held[message.sequence]
             if has_place:
                 leave_place()
 
@@ -239,7 +241,8 @@ class Feed:
         while True:
             await asyncio.sleep(self._ack_wait / 3)
             for message in list(self._held.values()):
-                await settle(self._connection, message, in_progress())
+                if not message.is_settled:  # It would take back what has been said of it.
+                    await settle(self._connection, message, in_progress())
 
 
 async def give_back(connection: Connection, message: PulledMessage, delay: float = 0.0) -> None:

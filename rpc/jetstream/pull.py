@@ -51,7 +51,7 @@ THROW_AWAY: Final = b"+TERM"
 class PulledMessage:
     """A message for which JetStream waits to hear what became of it."""
 
-    __slots__ = ("data", "deliveries", "headers", "published", "reply", "sequence", "subject")
+    __slots__ = ("data", "deliveries", "headers", "is_settled", "published", "reply", "sequence", "subject")
 
     def __init__(self, message: Message) -> None:
         """Raises ``ValueError`` for what did not come from a consumer."""
@@ -71,6 +71,8 @@ class PulledMessage:
         """Its place in the stream."""
         self.published = int(parts[first + 3]) / 1e9
         """When it was stored, in Unix seconds."""
+        self.is_settled = False
+        """Whether JetStream has been told what became of it."""
 
 
 class PullConsumer:
@@ -235,6 +237,8 @@ class PullConsumer:
 
 async def settle(connection: Connection, message: PulledMessage, verdict: bytes = _ACK) -> None:
     """Tell JetStream what became of a message. A verdict that gets lost has the message delivered again."""
+    if verdict is not _PROGRESS:
+        message.is_settled = True
     try:
         await connection.publish(message.reply, verdict)
     except ConnectionError as error:

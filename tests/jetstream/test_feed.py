@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 
-from rpc.durable.feed import Feed, Messages
+from rpc.durable.feed import Feed, Messages, give_back
 from rpc.jetstream.api import JetStream
 from rpc.jetstream.consumers import ensure_consumer
 from rpc.jetstream.pull import PulledMessage, settle
@@ -44,6 +44,40 @@ async def test_a_message_that_comes_again_while_it_is_settled_stops_nothing(js: 
     async with asyncio.timeout(10):
         await done.wait()
     assert handled == [b"first", b"second"]
+    await feed.stop_pulling()
+    await feed.wait_idle(5)
+    await feed.close()
+
+
+async def test_a_message_that_comes_again_because_it_was_given_back_is_handled(js: JetStream, name: str) -> None:
+    """Although whoever gave it back is not done yet: it may be one of a large batch."""
+    await ensure_stream(js, StreamSpec(name=name, subjects=(f"{name}.>",)), migrate=True)
+    await ensure_consumer(js, name, ConsumerSpec(name="M", description="a group", ack_wait=60), migrate=True)
+    handled: list[int] = []
+    again = asyncio.Event()
+
+    async def handle(messages: Messages) -> None:
+        handled.append(messages[0].deliveries)
+        if messages[0].deliveries == 1:
+            await give_back(js.connection, messages[0])
+            async with asyncio.timeout(10):
+                await again.wait()
+        else:
+            await settle(js.connection, messages[0])
+            again.set()
+
+    async def release(message: PulledMessage) -> None:
+        raise AssertionError(message)
+
+    async def repair() -> None:
+        raise AssertionError
+
+    feed = Feed(js.connection, name, "M", handle=handle, release=release, repair=repair, ack_wait=60, concurrency=2)
+    await feed.start()
+    await js.publish(f"{name}.a", b"x", {})
+    async with asyncio.timeout(10):
+        await again.wait()
+    assert handled == [1, 2]
     await feed.stop_pulling()
     await feed.wait_idle(5)
     await feed.close()
