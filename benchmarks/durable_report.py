@@ -150,7 +150,9 @@ def table(results: Results, case: str) -> str:
     unit = results.unit
     setups = results.measured(case)
     setups.sort(key=lambda setup: (setup not in (OURS, FLOOR), -results.middle(setup, case, rate)))
-    shown: list[Role] = [role for role in ROLES if any(role in window.cpu_us for window in results.of(setups[0], case))]
+    shown: list[Role] = [
+        role for role in ROLES if any(window.cpu_us.get(role) for setup in setups for window in results.of(setup, case))
+    ]
     has_idle = any(window.idle_p50_us for window in results.windows)
     head = ["setup", f"{unit}s/s", "natsmesh to it", f"CPU µs/{unit}", "natsmesh to it"]
     head += [f"of it {role}" for role in shown] + (["a lone job, p50 ms", "p95"] if has_idle else [])
@@ -201,7 +203,7 @@ def into_docs(name: str, results: Results) -> None:
 def summary(results: Results) -> str:
     """Rates and CPU of all cases in one table."""
     setups: Sequence[str] = [setup for setup in results.titles if setup not in (*results.missing, *results.failed)]
-    head = ["", *(f"{title}: {results.unit}s/s | CPU µs" for title in results.cases.values())]
+    head = ["", *(f"{title}: {results.unit}s/s | CPU µs/{results.unit}" for title in results.cases.values())]
     rows = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (2 * len(results.cases))]
     for setup in setups:
         cells = [results.titles[setup]]
