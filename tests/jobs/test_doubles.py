@@ -26,7 +26,7 @@ def processes(lab_code: Path) -> Iterator[Processes]:
 async def test_a_worker_that_fell_silent_and_comes_back(world: World, processes: Processes) -> None:
     """It finds that another one has done its job; what that one said stays."""
     first = await processes.start(world)
-    operation = await world.stub.Work(lab.request("sleep 0.7", request_id="s"))
+    operation = await world.stub.Work(lab.request("first 3", request_id="s"))
     await until(lambda: processes.begun("s"))
     first.send_signal(signal.SIGSTOP)
     second = await processes.start(world)
