@@ -1,6 +1,7 @@
 """A worker of ``Lab`` as a process: ``python lab_process.py URL PREFIX FOLDER``. It writes what it does into a journal.
 
-What a request says: ``sleep 0.1``; ``first 0.1`` (on its first attempt only); ``hang`` (for ever, on its first attempt); ``die`` (kills its process).
+What a request says: ``sleep 0.1``; ``hang`` or ``report`` progress (for ever, on its first attempt); ``die`` (kills its
+process).
 """
 
 from __future__ import annotations
@@ -31,8 +32,16 @@ async def main(url: str, prefix: str, folder: Path) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             if what == "hang" and context.attempt == 1:
                 await asyncio.sleep(3600)
-            if what == "sleep" or (what == "first" and context.attempt == 1):
+            if what == "sleep":
                 await asyncio.sleep(float(argument))
+            if what == "report" and context.attempt == 1:
+                try:
+                    while True:
+                        await context.report(lab.pb.Progress(percent=1))
+                        await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    note("cancelled", request.request_id, context.attempt)
+                    raise
             note("done", request.request_id, context.attempt)
             return lab.pb.WorkResponse(done=request.what, attempt=context.attempt)
 

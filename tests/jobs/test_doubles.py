@@ -24,15 +24,15 @@ def processes(lab_code: Path) -> Iterator[Processes]:
 
 
 async def test_a_worker_that_fell_silent_and_comes_back(world: World, processes: Processes) -> None:
-    """It finds that another one has done its job; what that one said stays."""
+    """It finds that another one has done its job, and its handler is cancelled; what the other one said stays."""
     first = await processes.start(world)
-    operation = await world.stub.Work(lab.request("first 3", request_id="s"))
+    operation = await world.stub.Work(lab.request("report", request_id="s"))
     await until(lambda: processes.begun("s"))
     first.send_signal(signal.SIGSTOP)
     second = await processes.start(world)
     assert (await world.done(operation)).attempt == 2
     first.send_signal(signal.SIGCONT)
-    await until(lambda: [first.pid, "done", "s", "1"] in processes.journal())
+    await until(lambda: [first.pid, "cancelled", "s", "1"] in processes.journal())
     await world.done(await world.stub.Work(lab.request("a")))
     await until(lambda: _is_empty(world))
     assert processes.begun("s") == [(first.pid, 1), (second.pid, 2)]
