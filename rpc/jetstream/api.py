@@ -39,6 +39,11 @@ NO_MESSAGE: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
 CONSUMER_NOT_FOUND: Final = 10014
 
+_UNANSWERED: Final = (
+    "JetStream does not answer: no stream takes this, or JetStream is off (nats-server has it with `jetstream {}` in "
+    "its configuration, `natsmesh broker` always)"
+)
+
 _SWEEP: Final = 0.25
 _ENSURED_FOR: Final = 0.5
 _FIRST_PAUSE: Final = 0.05
@@ -312,9 +317,7 @@ class JetStream:
         headers = message.headers
         if headers is not None and headers.get("Status") == "503":
             if not future.done():
-                future.set_exception(
-                    JetStreamUnavailableError("JetStream does not answer: no stream takes this, or JetStream is off")
-                )
+                future.set_exception(JetStreamUnavailableError(_UNANSWERED))
         elif collector is not None:
             collector.take(message)
         elif not future.done():

@@ -16,6 +16,7 @@ import pytest
 from grpc import aio
 
 from rpc.embedded import Broker
+from rpc.jetstream.streams import ensure_stream
 from tests.jobs.conftest import World, opened, until
 from tests.jobs.lab import lab
 
@@ -241,9 +242,12 @@ async def test_a_stop_while_the_broker_is_away(lab_code: Path, tmp_path: Path) -
             await world.done(operation)
 
 
-async def test_without_jetstream(lab_code: Path) -> None:
+async def test_without_jetstream(lab_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Broker(port=0, config="jetstream: disabled") as broker:
         async with opened(broker.url) as world:
+            monkeypatch.setitem(ensure_stream.__kwdefaults__, "timeout", 0.5)  # 10 s
+            with pytest.raises(ConnectionError, match=r"JetStream is off .*`natsmesh broker`"):
+                await world.serve(lab.worker())
             for call in (
                 world.stub.Work(lab.request("a"), timeout=0.5),
                 world.operations.GetOperation(_named(_Named("operations/lab.v1.Lab/Work/x")), timeout=0.5),
