@@ -235,7 +235,8 @@ class Feed:
                 message = self._waiting.popleft()
                 self._waiting_bytes -= len(message.data)
                 await self._release(message)
-                self._held.pop(message.sequence, None)
+                if self._held.get(message.sequence) is message:  # It may have come again meanwhile.
+                    del self._held[message.sequence]
 
     async def _give_signs_of_life(self) -> None:
         while True:
