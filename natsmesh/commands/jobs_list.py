@@ -14,7 +14,8 @@ from natsmesh.options import Mesh, json_option, mesh_options
 if TYPE_CHECKING:
     from natsmesh.jobs.reach import Reach
 
-_STATES = ("QUEUED", "RUNNING", "RETRYING", "SCHEDULED", "SUCCEEDED", "FAILED", "CANCELLED")
+_WAITING = ("QUEUED", "RUNNING", "RETRYING", "SCHEDULED")
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _PAGE = 200
 _ERROR = 60
 
@@ -24,7 +25,7 @@ _ERROR = 60
 @click.option(
     "--state",
     "states",
-    type=click.Choice(_STATES, case_sensitive=False),
+    type=click.Choice([*_WAITING, *_ENDED], case_sensitive=False),
     multiple=True,
     help="Only jobs in this state; may be repeated.",
 )
@@ -70,6 +71,9 @@ async def _jobs(
 
     parent = "/".join(part for part in ("operations", service, method) if part)
     filter_text = f"state={states[0]}" if len(states) == 1 else ""
+    for done, those in (("false", _WAITING), ("true", _ENDED)):
+        if len(states) > 1 and set(states) <= set(those):
+            filter_text = f"done={done}"
     jobs: list[Any] = []
     token = ""
     while True:

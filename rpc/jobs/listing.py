@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.longrunning import operations_pb2
@@ -17,7 +18,7 @@ from google.longrunning import operations_pb2
 from mesh.v1 import job_pb2
 from rpc.jetstream.api import JetStream, JetStreamError, StoredMessage
 from rpc.jobs.names import CRON, JobName, is_job, parse_parent
-from rpc.jobs.records import Record, Records, decode, note_due, operation_of
+from rpc.jobs.records import FINAL, Record, Records, decode, note_due, operation_of
 from rpc.status import StatusCode, StatusError
 from rpc.subjects import Subjects
 
@@ -34,7 +35,21 @@ _MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 _TERM = re.compile(r"\s*([a-z_]+)\s*(!=|=)\s*(\"[^\"]*\"|[^\s\"]+)\s*\Z")
 
-Filter = Callable[[Any], bool]
+Test = Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a filter lets pass, and where that may be found."""
+
+    tests: tuple[Test, ...] = ()
+    waiting: bool = True
+    """Whether it may pass what has not ended: that is in the queues."""
+    ended: bool = True
+
+    def __call__(self, job: Any) -> bool:
+        """Tell whether a job passes."""
+        return all(test(job) for test in self.tests)
 
 
 class Listing:
@@ -61,15 +76,18 @@ class Listing:
             raise StatusError(StatusCode.INVALID_ARGUMENT, "page_size: it cannot be negative")
         size = min(page_size or DEFAULT_PAGE, MAX_PAGE)
         place = _parse_token(page_token)
-        streams = [*await self._queues(service), self._records.stream]
+        queues = await self._queues(service) if passes.waiting else []
+        streams = [*queues, self._records.stream] if passes.ended else queues
         jobs: list[Any] = []
         room = _MAX_PAGE_BYTES
         for _ in range(_MAX_CHUNKS):
             stream, start = place
             if stream not in streams:  # the first page, or a queue that is gone
-                following = [one for one in streams[:-1] if one > stream]
-                stream, start = (following[0] if following else streams[-1]), 1
-            limit = size - len(jobs) if not filter_text.strip() else _CHUNK
+                following = [one for one in streams if one > stream or one == self._records.stream]
+                if not following:
+                    return jobs, ""
+                stream, start = following[0], 1
+            limit = _CHUNK if passes.tests else size - len(jobs)
             found, start = await self._chunk(stream, (service, method), start, min(limit, _CHUNK))
             for record, sequence in found:
                 if passes(record.job):
@@ -155,21 +173,33 @@ def parse_filter(text: str) -> Filter:
 
     Raises ``StatusError`` INVALID_ARGUMENT.
     """
-    tests: list[Filter] = []
+    tests: list[Test] = []
+    waiting = ended = True
     for term in re.split(r"\s+AND\s+", text.strip()) if text.strip() else []:
         found = _TERM.match(term)
         if found is None:
             raise _unreadable(term)
         field, operator, value = found[1], found[2], found[3].strip('"')
-        tests.append(_test(field, value, term, wanted=operator == "="))
-    return lambda job: all(test(job) for test in tests)
+        wanted = operator == "="
+        tests.append(_test(field, value, term, wanted=wanted))
+        if field == "done":
+            is_ended = (value == "true") is wanted
+            waiting, ended = waiting and not is_ended, ended and is_ended
+        elif field == "state" and wanted:
+            is_ended = job_pb2.Job.State.Value(_state(value)) in FINAL
+            waiting, ended = waiting and not is_ended, ended and is_ended
+    return Filter(tuple(tests), waiting, ended)
 
 
-def _test(field: str, value: str, term: str, *, wanted: bool) -> Filter:
+def _state(value: str) -> str:
+    return value if value.startswith("STATE_") else f"STATE_{value}"
+
+
+def _test(field: str, value: str, term: str, *, wanted: bool) -> Test:
     if field == "done" and value in {"true", "false"}:
         return lambda job: (operation_of(job).done is (value == "true")) is wanted
     if field == "state":
-        name = value if value.startswith("STATE_") else f"STATE_{value}"
+        name = _state(value)
         if name in job_pb2.Job.State.keys():  # noqa: SIM118 - an enum wrapper of protobuf is no mapping
             number = job_pb2.Job.State.Value(name)
             return lambda job: (job.state == number) is wanted

@@ -83,6 +83,10 @@ async def test_filters(world: World) -> None:
         ("done=true AND state!=FAILED", 1),
         ("service=lab.v1.Lab AND method=Work", 4),
         ("method=Other", 0),
+        ("done=true AND done=false", 0),
+        ("done=true AND state=RETRYING", 0),
+        ("done=false AND state!=RETRYING", 0),
+        ("state!=FAILED", 2),
     ):
         for size in (0, 1):
             assert len((await listed(world, filter=text, size=size))[0]) == count, text
@@ -90,6 +94,17 @@ async def test_filters(world: World) -> None:
 
 async def _in_state(world: World, operation: Any, state: str) -> bool:
     return await world.state(operation) == state
+
+
+async def test_a_token_of_a_queue_that_is_gone(world: World) -> None:
+    operations = [await world.stub.Work(lab.request("a")) for _ in range(2)]
+    for filter_ in ("", "done=false", "state=QUEUED"):
+        request = pb.ListOperationsRequest(page_size=1, filter=filter_)
+        page = await world.operations.ListOperations(request)
+        assert [each.name for each in page.operations] == [operations[0].name]
+        gone = base64.urlsafe_b64encode(b"zzz-JOBS-gone 7").decode()
+        page = await world.operations.ListOperations(pb.ListOperationsRequest(filter=filter_, page_token=gone))
+        assert (list(page.operations), page.next_page_token) == ([], "")
 
 
 @pytest.mark.parametrize(
