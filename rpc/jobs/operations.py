@@ -145,6 +145,8 @@ class Operations:
         while True:
             record = await self._known(name)
             if record.is_final:
+                if record.job.state == job_pb2.Job.STATE_CANCELLED:
+                    await self._remove_request(name)  # Who cancelled it may not have got as far as that.
                 return record
             record.job.state = job_pb2.Job.STATE_CANCELLED
             record.job.end_time.CopyFrom(now())

@@ -13,6 +13,7 @@ from google.longrunning import operations_pb2 as pb
 from google.protobuf import duration_pb2
 from grpc import aio
 
+from rpc.jobs.operations import Operations
 from tests.jobs.conftest import World, until
 from tests.jobs.lab import lab
 
@@ -265,6 +266,24 @@ async def test_cancelled_before_its_time(world: World) -> None:
     await world.cancel(operation)
     assert (await world.failed(operation)).code == Code.CANCELLED.value[0]
     assert await world.queued() == 0
+
+
+async def test_a_cancellation_that_failed_in_the_middle_is_done_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = await world.stub.Work(lab.request("a"), metadata=(("natsmesh-run-at", "2030-01-01T00:00:00Z"),))
+
+    async def fail(_operations: Operations, _name: Any) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "_remove_request", fail)
+        with pytest.raises(aio.AioRpcError, match="gone"):
+            await world.cancel(operation)
+    assert await world.queued() == 1
+    await world.cancel(operation)
+    assert await world.queued() == 0
+    assert (await world.failed(operation)).code == Code.CANCELLED.value[0]
 
 
 async def test_cancelled_while_it_waits_in_a_worker(world: World) -> None:
