@@ -275,8 +275,9 @@ class JobWorker:
             return  # It is over.
         packed = any_pb2.Any()
         packed.Pack(progress)
-        if (size := packed.ByteSize()) > MAX_PROGRESS:
-            raise ValueError(f"a progress message has {MAX_PROGRESS} bytes at most, this one has {size}")
+        most = min(MAX_PROGRESS, self._js.connection.max_payload // 8)
+        if (size := packed.ByteSize()) > most:
+            raise ValueError(f"a progress message has {most} bytes at most, this one has {size}")
         current.record.job.progress.CopyFrom(packed)
         loop = asyncio.get_running_loop()
         wait = current.reported + REPORT_PAUSE - loop.time()
