@@ -245,7 +245,7 @@ async def test_a_call_that_is_cancelled_stops_the_handler(stub: Stub, methods: M
     await until(lambda: methods.started == 3)
     for call in calls:
         call.cancel()
-    await until(lambda: methods.cancelled == 3, 1)
+    await until(lambda: methods.cancelled == 3)
 
 
 async def test_a_connection_that_is_lost_stops_the_handlers(gateway: GatewayProcess, methods: Methods) -> None:

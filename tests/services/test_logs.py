@@ -152,7 +152,7 @@ async def test_followers_get_what_comes_and_can_go_on_after_a_break(
     answers = await take(call, 5)
     assert [answer.record.body for answer in answers] == ["0", "1", "2", "3", "4"]
     call.cancel()
-    again = logs_pb2.FollowLogRecordsRequest(resume_token=answers[-1].resume_token, start_time=at(NOW + 1000))
+    again = logs_pb2.FollowLogRecordsRequest(resume_token=answers[-1].resume_token, start_time=at(NOW + 100_000))
     call = stub.FollowLogRecords(again)
     assert [answer.record.body for answer in await take(call, 3)] == ["5", "6", "7"]
     await kept.deliver(record("more"))
