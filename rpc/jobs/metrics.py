@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 MAX_AGE: Final = 1.0
 """Seconds for which an answer is given again: whoever asks more often does not burden the broker."""
 
-TIMEOUT: Final = 5.0
+TIMEOUT: Final = 3.0
+PAUSE: Final = 60.0
+"""Seconds for which it is not asked again when there was no answer in time: it may not be allowed to ask."""
+
 MAX_QUEUES: Final = 1000
 """Queues, and groups, that are looked at."""
 
@@ -53,13 +56,22 @@ class QueueMetrics:
         loop = asyncio.get_running_loop()
         async with self._asking:
             if loop.time() >= self._until:
+                pause = MAX_AGE
                 try:
                     async with asyncio.timeout(TIMEOUT):
                         self._text = await self._ask()
-                except (*FAILURES, TimeoutError) as error:
+                except FAILURES as error:
                     logger.debug("the queues are not known now: %s", error)
                     self._text = b""
-                self._until = loop.time() + MAX_AGE
+                except TimeoutError:
+                    logger.warning(
+                        "JetStream does not tell of queues within %g s: there are no numbers of them for the next %g s "
+                        "(docs/durability.md says what the account must allow)",
+                        TIMEOUT,
+                        PAUSE,
+                    )
+                    self._text, pause = b"", PAUSE
+                self._until = loop.time() + pause
             return self._text
 
     async def _ask(self) -> bytes:
