@@ -20,7 +20,8 @@ import pytest
 
 from rpc.embedded import Broker
 from tests.cli.commands import Commands, closing
-from tests.jobs.lab import compile_lab
+from tests.generated import compile_contract
+from tests.jobs.lab import LAB
 
 WORKER = """
 import asyncio, grpc
@@ -125,7 +126,7 @@ def until(condition: Callable[[], Any]) -> None:
 def here(nats_url: str, tmp_path: Path) -> Iterator[Lab]:
     folder = tmp_path / "project"
     folder.mkdir()
-    compile_lab(folder)
+    compile_contract(LAB, folder)
     (folder / "services").mkdir()
     (folder / "services/__init__.py").touch()
     (folder / "services/labs.py").write_text(WORKER)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ import pytest
 import rpc
 from rpc.jetstream.api import JetStream, StoredMessage
 from rpc.subjects import Subjects
-from tests.events.stage import Subscriber, compile_stage, stage
+from tests.events.stage import STAGE, Subscriber, stage
+from tests.generated import compile_contract
 
 SECONDS = 10
 
@@ -22,22 +21,9 @@ SECONDS = 10
 @pytest.fixture(scope="session", autouse=True)
 def stage_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the generated code, for the paths of processes."""
-    code = compile_stage(tmp_path_factory.mktemp("stage"))
+    code = compile_contract(STAGE, tmp_path_factory.mktemp("stage"))
     stage.use(code)
     return code
-
-
-async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """Wait until ``condition()`` (it may be awaitable) is true, and return what it gave."""
-    limit = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if asyncio.iscoroutine(result):
-            result = await result
-        if result:
-            return result
-        assert time.monotonic() < limit, f"still not so after {seconds} s"
-        await asyncio.sleep(0.01)
 
 
 class World:

@@ -9,38 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import empty_pb2
-from grpc_tools import protoc
 
-from natsmesh.protos import includes
+STAGE = Path(__file__).with_name("stage.proto")
 
 Act = Callable[[Sequence[Any], Any], Awaitable[None]]
-
-
-def compile_stage(folder: Path) -> Path:
-    """Write the generated code of ``stage.proto`` into a folder of ``folder``, and return that."""
-    source = folder / "proto" / "stage" / "v1"
-    source.mkdir(parents=True)
-    (source / "stage.proto").write_text((Path(__file__).with_name("stage.proto")).read_text())
-    target = folder / "gen"
-    target.mkdir()
-    arguments = [
-        "protoc",
-        f"-I{folder / 'proto'}",
-        *(f"-I{include}" for include in includes()),
-        f"-I{Path(protoc.__file__).parent / '_proto'}",
-        f"--python_out={target}",
-        f"--grpc_python_out={target}",
-        "stage/v1/stage.proto",
-    ]
-    assert protoc.main(arguments) == 0
-    return target
 
 
 class Stage:
     """The generated code, once ``use`` was called."""
 
     def use(self, code: Path) -> None:
-        """Import the code that ``compile_stage`` wrote."""
+        """Import the code that ``compile_contract`` wrote."""
         sys.path.insert(0, str(code))
         self.pb: Any = importlib.import_module("stage.v1.stage_pb2")
         self.grpc: Any = importlib.import_module("stage.v1.stage_pb2_grpc")

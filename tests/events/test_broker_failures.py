@@ -10,8 +10,9 @@ import pytest
 import rpc
 from rpc.embedded import Broker
 from rpc.status import StatusCode, StatusError
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 
 async def restart(broker: Broker, away: float = 0.0) -> None:

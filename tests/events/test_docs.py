@@ -13,7 +13,8 @@ from grpc_tools import protoc
 import rpc
 from mesh.v1 import options_pb2
 from natsmesh.protos import includes
-from tests.events.conftest import World, until
+from tests.events.conftest import World
+from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 

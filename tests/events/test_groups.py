@@ -10,8 +10,9 @@ from google.protobuf import empty_pb2
 
 import rpc
 from rpc.status import StatusCode
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import Subscriber, stage
+from tests.waiting import until
 
 MAIL, STORE = "stage_v1_Mail-OnPlaced", "stage_v1_Store-StorePlaced"
 

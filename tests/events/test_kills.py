@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 GROUP = "stage_v1_Mail-OnPlaced"

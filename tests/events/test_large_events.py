@@ -7,8 +7,9 @@ import pytest
 
 from rpc.durable import feed
 from rpc.embedded import Broker
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 LIMIT = 256 * 1024
 SIZE = 64 * 1024

@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 
 from rpc.events.layout import partition_of
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 ACCOUNTS = list("ABCDEFGHIJKLMNOP")
 

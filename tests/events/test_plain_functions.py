@@ -6,8 +6,9 @@ from typing import Any
 from google.protobuf import empty_pb2
 
 import rpc
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 
 async def test_plain_functions_handle_events_and_batches(world: World) -> None:

@@ -10,8 +10,9 @@ from rpc.embedded import Broker
 from rpc.events import buffer
 from rpc.jetstream.api import MAX_PENDING
 from rpc.status import StatusCode, StatusError
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 
 async def test_it_is_stored_when_publish_returns(world: World) -> None:

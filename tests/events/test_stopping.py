@@ -13,8 +13,9 @@ from rpc.durable.options import event_of
 from rpc.events.layout import stream
 from rpc.jetstream.specs import MigrationError
 from rpc.jetstream.streams import ensure_stream
-from tests.events.conftest import World, until
+from tests.events.conftest import World
 from tests.events.stage import stage
+from tests.waiting import until
 
 
 async def publish(world: World, *events: Any) -> None:

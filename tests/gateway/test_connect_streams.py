@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from tests.gateway.asgi import Client, Conversation
 from tests.gateway.streaming import Context, Item, Items, serve
 from tests.gateway.worlds import World
+from tests.waiting import until
 
 TELL, GATHER, TALK, ASK = (f"/streams.v1.Streams/{name}" for name in ("Tell", "Gather", "Talk", "Ask"))
 CONNECT = {"content-type": "application/connect+proto"}
@@ -510,12 +511,6 @@ async def test_as_many_streams_as_may_be(start: Callable[..., Any]) -> None:
     await until(lambda: client.application._unary.streams == 0)
     stream = await ask(client, TELL, CONNECT, item(CONNECT, number=1))
     assert len(await stream.rest()) == 1
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @PROTOCOLS

@@ -18,6 +18,7 @@ from grpc.aio import EOF, AioRpcError
 
 from tests.gateway.processes import GatewayProcess, RawClient
 from tests.gateway.streaming import SERVICE, Context, Item, Items, as_bytes, serve
+from tests.waiting import until
 
 TIMEOUT = 10.0
 LARGE = 50_000
@@ -167,12 +168,6 @@ async def connected(gateway: GatewayProcess) -> AsyncIterator[Stub]:
 async def stub(gateway: GatewayProcess, methods: Methods) -> AsyncIterator[Stub]:
     async with connected(gateway) as stub:
         yield stub
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def settled(number: Callable[[], int]) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import pytest
@@ -25,6 +25,7 @@ from rpc.testing import MemoryMesh
 from tests.gateway.asgi import Client
 from tests.gateway.backends import RawBackend
 from tests.gateway.streaming import SERVICE, STREAMS
+from tests.waiting import until
 
 ASK = f"/{SERVICE}/Ask"
 
@@ -155,13 +156,6 @@ async def test_values_that_others_wrote(mesh: Mesh) -> None:
 
 
 # -------------------------------------------------------------------------------------------- the bucket is away
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit
-        await asyncio.sleep(0.01)
 
 
 def table_of(client: Client) -> SharedTable:

@@ -5,8 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import rpc
 from tests.integration import backend
+from tests.waiting import until
 
 START_SECONDS = 15
 STOP_SECONDS = 15
@@ -21,15 +20,6 @@ STOP_SECONDS = 15
 # Processes of their own, forked from one that has imported everything: it spares each of them half a second.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([backend.__name__])
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until ``condition()`` is true and return what it gave; fail after so many seconds."""
-    limit = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < limit, f"still not so after {seconds} s"
-        await asyncio.sleep(0.005)
-    return result
 
 
 async def freeze(pid: int) -> None:

@@ -15,7 +15,8 @@ from rpc.embedded import Broker
 from rpc.transport import nats
 from rpc.transport.base import Subscription
 from tests.integration import drill
-from tests.integration.processes import Backends, accepted, until
+from tests.integration.processes import Backends, accepted
+from tests.waiting import until
 
 RECOVERED_WITHIN = 5.0
 

@@ -18,7 +18,7 @@ import rpc
 from rpc import Call, MethodInfo, Refusal, StatusCode, StatusError
 from rpc.connections import make_connection
 from rpc.embedded import Broker
-from tests.integration.processes import until
+from tests.waiting import until
 
 SERVICE = "test.v1.Test"
 INFO = MethodInfo(SERVICE, "Do")

@@ -9,7 +9,8 @@ from grpc import aio
 
 import rpc
 from tests.integration import drill
-from tests.integration.processes import Backends, accepted, until
+from tests.integration.processes import Backends, accepted
+from tests.waiting import until
 
 CANCELLED_WITHIN = 0.25
 """Seconds; on an idle machine it is about 0.05 after the back-end has accepted."""

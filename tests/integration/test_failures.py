@@ -6,7 +6,8 @@ import time
 
 import rpc
 from tests.integration import drill
-from tests.integration.processes import Backends, accepted, until
+from tests.integration.processes import Backends, accepted
+from tests.waiting import until
 
 
 async def test_kill_9_ends_the_calls_in_it_soon_and_no_others(backends: Backends, channel: rpc.Channel) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 import rpc
 from tests.integration import drill
-from tests.integration.processes import Backends, Process, accepted, until
+from tests.integration.processes import Backends, Process, accepted
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import rpc
 from rpc.embedded import Broker
 from tests.dev import free_port
 from tests.integration import drill
-from tests.integration.processes import until
+from tests.waiting import until
 
 CALLS = 10_000
 

@@ -13,7 +13,8 @@ import rpc
 from rpc import KeyValue, KeyValueEntry, RevisionError
 from rpc.embedded import Broker
 from rpc.testing import MemoryMesh
-from tests.integration.processes import freeze, until
+from tests.integration.processes import freeze
+from tests.waiting import until
 
 
 @pytest.fixture

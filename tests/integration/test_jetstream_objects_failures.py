@@ -11,7 +11,8 @@ import pytest
 import rpc
 from rpc import ObjectStore
 from rpc.embedded import Broker
-from tests.integration.processes import freeze, until
+from tests.integration.processes import freeze
+from tests.waiting import until
 
 CHUNK = 256 * 1024
 

@@ -9,7 +9,8 @@ import pytest
 import rpc
 from rpc.embedded import Broker
 from tests.integration import drill
-from tests.integration.processes import Backends, until
+from tests.integration.processes import Backends
+from tests.waiting import until
 
 
 async def test_more_than_a_back_end_can_take_in_is_refused_not_lost(backends: Backends, channel: rpc.Channel) -> None:

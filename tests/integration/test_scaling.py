@@ -7,7 +7,8 @@ import pytest
 
 import rpc
 from tests.integration import drill
-from tests.integration.processes import Backends, until
+from tests.integration.processes import Backends
+from tests.waiting import until
 
 
 async def test_every_process_gets_its_share(backends: Backends, channel: rpc.Channel) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from rpc.jetstream.api import JetStream, StoredMessage
 from rpc.jobs.names import JobName
 from rpc.jobs.records import Records
 from rpc.subjects import Subjects
-from tests.jobs.lab import compile_lab, lab
+from tests.generated import compile_contract
+from tests.jobs.lab import LAB, lab
 
 SECONDS = 10
 
@@ -29,22 +28,9 @@ SECONDS = 10
 def lab_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the generated code, for processes: ``gen`` in it is to be on their path."""
     folder = tmp_path_factory.mktemp("lab")
-    compile_lab(folder)
+    compile_contract(LAB, folder)
     lab.use(folder)
     return folder
-
-
-async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """Wait until ``condition()`` (it may be awaitable) is true, and return what it gave."""
-    limit = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if asyncio.iscoroutine(result):
-            result = await result
-        if result:
-            return result
-        assert time.monotonic() < limit, f"still not so after {seconds} s"
-        await asyncio.sleep(0.01)
 
 
 class World:

@@ -9,37 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import empty_pb2
-from grpc_tools import protoc
 
-from natsmesh.protos import includes
+LAB = Path(__file__).with_name("lab.proto")
 
 Act = Callable[[Any, Any], Awaitable[Any]]
-
-
-def compile_lab(folder: Path) -> None:
-    """Write the generated code of ``lab.proto`` into a folder."""
-    source = folder / "proto" / "lab" / "v1"
-    source.mkdir(parents=True)
-    (source / "lab.proto").write_text((Path(__file__).with_name("lab.proto")).read_text())
-    target = folder / "gen"
-    target.mkdir()
-    arguments = [
-        "protoc",
-        f"-I{folder / 'proto'}",
-        *(f"-I{include}" for include in includes()),
-        f"-I{Path(protoc.__file__).parent / '_proto'}",
-        f"--python_out={target}",
-        f"--grpc_python_out={target}",
-        "lab/v1/lab.proto",
-    ]
-    assert protoc.main(arguments) == 0
 
 
 class Lab:
     """The generated code, once ``use`` was called."""
 
     def use(self, folder: Path) -> None:
-        """Import the code that ``compile_lab`` wrote."""
+        """Import the code that ``compile_contract`` wrote."""
         sys.path.insert(0, str(folder / "gen"))
         self.pb: Any = importlib.import_module("lab.v1.lab_pb2")
         self.grpc: Any = importlib.import_module("lab.v1.lab_pb2_grpc")

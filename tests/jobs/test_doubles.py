@@ -12,9 +12,10 @@ import pytest
 from grpc import aio
 
 from rpc.jobs import worker as job_worker
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
 from tests.jobs.test_outages import Processes
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from mesh.v1 import job_pb2
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import Act, lab
+from tests.waiting import until
 
 Code = grpc.StatusCode
 

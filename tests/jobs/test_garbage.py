@@ -14,8 +14,9 @@ from grpc_status import rpc_status
 from mesh.v1 import job_pb2
 from rpc.durable.dead_letters import ensure_dead_letters
 from rpc.durable.letters import DeadLetters
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 
 async def listed(world: World, **values: Any) -> list[str]:

@@ -14,8 +14,9 @@ from grpc import aio
 import rpc
 from rpc.jobs.caller import RUN_AT
 from rpc.jobs.listing import Listing
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 
 def at(moment: datetime) -> tuple[tuple[str, str], ...]:

@@ -16,8 +16,9 @@ from gateway.config import Config
 from rpc.embedded import Broker
 from rpc.jobs import metrics
 from tests.gateway.asgi import Client
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 Numbers = dict[tuple[str, str, str], float]
 

@@ -13,8 +13,9 @@ import pytest
 
 from rpc.durable.letters import DeadLetters
 from rpc.jobs.numbers import Meter, QueueNumbers, Rates, queue_numbers, queues
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 
 async def numbers(world: World, method: str = "Work") -> QueueNumbers:

@@ -14,8 +14,9 @@ from google.protobuf import duration_pb2
 from grpc import aio
 
 from rpc.jobs.operations import Operations
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 Code = grpc.StatusCode
 

@@ -17,8 +17,9 @@ from grpc import aio
 
 from rpc.embedded import Broker
 from rpc.jetstream.streams import ensure_stream
-from tests.jobs.conftest import World, opened, until
+from tests.jobs.conftest import World, opened
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,8 +18,8 @@ from rpc.events.groups import event_types, replay
 from rpc.jobs import metrics
 from rpc.jobs.names import parse_name
 from rpc.jobs.numbers import queues
-from tests.jobs.conftest import until
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs/durability.md"
 

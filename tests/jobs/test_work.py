@@ -15,8 +15,9 @@ from grpc import aio
 import rpc
 from rpc.jobs.caller import IDEMPOTENCY_KEY
 from rpc.transport.stream import HEADER_ROOM
-from tests.jobs.conftest import World, until
+from tests.jobs.conftest import World
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 
 async def test_accepted_without_a_worker_and_done_by_one_that_comes_later(world: World) -> None:

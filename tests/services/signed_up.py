@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +20,6 @@ from services.signups import Signups
 from signups.v1 import signups_pb2, signups_pb2_grpc
 
 SECONDS = 10.0
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = SECONDS) -> Any:
-    """Wait until ``await condition()`` is true, and return it."""
-    limit = time.monotonic() + seconds
-    while not (result := await condition()):
-        assert time.monotonic() < limit, f"not so within {seconds:g} s"
-        await asyncio.sleep(0.02)
-    return result
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 import rpc
 from accounts.v1 import accounts_pb2
-from tests.services.signed_up import Mesh, serving, until
+from tests.services.signed_up import Mesh, serving
+from tests.waiting import until
 
 TAKEN = (grpc.StatusCode.ALREADY_EXISTS, "email: there is an account with this address")
 

@@ -17,7 +17,8 @@ from mailer.v1 import mailer_pb2
 from services import mailer
 from services.mailer import Mailer
 from tests.services.mail_server import TAKE_AND_CUT, MailServer
-from tests.services.signed_up import Mesh, serving, until
+from tests.services.signed_up import Mesh, serving
+from tests.waiting import until
 
 
 @pytest.fixture

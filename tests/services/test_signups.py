@@ -13,7 +13,8 @@ from accounts.v1 import accounts_pb2
 from services import signups
 from services.signups import Signups
 from signups.v1 import signups_pb2
-from tests.services.signed_up import Mesh, serving, until
+from tests.services.signed_up import Mesh, serving
+from tests.waiting import until
 
 
 @pytest.fixture

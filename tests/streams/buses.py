@@ -140,15 +140,6 @@ def leftovers(*ends: rpc.Server | rpc.Channel) -> list[str]:
     return found
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Waits until ``condition()`` is true, and returns what it gave; fails after so many seconds."""
-    limit = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < limit, f"still not so after {seconds} s"
-        await asyncio.sleep(0.002)
-    return result
-
-
 async def released(*ends: rpc.Server | rpc.Channel, seconds: float = 5.0) -> None:
     """Waits until these hold no calls any more."""
     limit = time.monotonic() + seconds

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from tests.streams.buses import NOTICED, NatsBus, released, until
+from tests.streams.buses import NOTICED, NatsBus, released
 from tests.streams.processes import Cable, Peer
 from tests.streams.standing import NAMES, Handlers, stand_all
+from tests.waiting import until
 
 DEATHS = ("killed", "stopped", "cut off")
 

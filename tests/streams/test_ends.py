@@ -17,8 +17,9 @@ from grpc import aio
 
 from rpc.transport.rollcall import INTERVAL
 from rpc.wire.stream import INITIAL_WINDOW
-from tests.streams.buses import KINDS, Bus, method, outcome, released, until
+from tests.streams.buses import KINDS, Bus, method, outcome, released
 from tests.streams.standing import NAMES, Handlers, stand
+from tests.waiting import until
 
 SOON = 0.6 * INTERVAL
 """Seconds. A round trip is far less; what roll calls find takes longer."""

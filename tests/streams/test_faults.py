@@ -10,8 +10,9 @@ import pytest
 import rpc
 from rpc.testing import FakeClock, MemoryMesh
 from rpc.transport.memory import MemoryMessage
-from tests.streams.buses import KINDS, MemoryBus, handlers, leftovers, method, options, outcome, released, until
+from tests.streams.buses import KINDS, MemoryBus, handlers, leftovers, method, options, outcome, released
 from tests.streams.standing import Handlers
+from tests.waiting import until
 
 LARGE = b"x" * 1_500_000
 """More than the broker takes in one message."""

@@ -14,8 +14,9 @@ from grpc import aio
 
 from rpc.embedded import Broker
 from rpc.wire.stream import INITIAL_WINDOW
-from tests.streams.buses import Bus, method, options, released, until
+from tests.streams.buses import Bus, method, options, released
 from tests.streams.processes import Peer
+from tests.waiting import until
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -19,7 +19,8 @@ import pytest
 from grpc import aio
 
 import rpc
-from tests.streams.buses import KINDS, Bus, MemoryBus, NatsBus, handlers, leftovers, method, options, released, until
+from tests.streams.buses import KINDS, Bus, MemoryBus, NatsBus, handlers, leftovers, method, options, released
+from tests.waiting import until
 
 ENDINGS = ("success", "error", "exception", "caller", "back-end", "deadline", "forgotten")
 WEIGHTS = (55, 10, 2, 12, 8, 8, 5)

@@ -10,8 +10,9 @@ from rpc.wire import frames
 from rpc.wire.frames import FrameType
 from rpc.wire.states import Role
 from rpc.wire.stream import StreamMachine
-from tests.streams.buses import Bus, released, until
+from tests.streams.buses import Bus, released
 from tests.streams.standing import NAMES, Handlers, stand
+from tests.waiting import until
 from tests.wire.fuzz import Fuzzer
 
 HEADERS: list[dict[str, str] | None] = [

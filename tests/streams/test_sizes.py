@@ -17,7 +17,8 @@ from rpc.testing import MemoryMesh
 from rpc.transport.memory import DEFAULT_MAX_PAYLOAD, MemoryMessage
 from rpc.transport.stream import HEADER_ROOM, MAX_PACKET
 from rpc.wire.frames import FRAME_HEADER, INITIAL_WINDOW, MESSAGE_COST, MIN_PART, PACKET_HEADER, PART_HEADER
-from tests.streams.buses import KINDS, Bus, MemoryBus, method, options, outcome, released, until
+from tests.streams.buses import KINDS, Bus, MemoryBus, method, options, outcome, released
+from tests.waiting import until
 
 MIB = 1024 * 1024
 LIMIT = 64 * MIB

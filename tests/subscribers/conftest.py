@@ -9,8 +9,9 @@ import pytest
 
 import rpc
 from rpc.durable.letters import DeadLetters
-from tests.jobs.conftest import World, lab_code, until, world
+from tests.jobs.conftest import World, lab_code, world
 from tests.jobs.lab import lab
+from tests.waiting import until
 
 __all__ = ["Mesh", "lab_code", "mesh", "until", "world"]
 

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from tests.jobs.lab import lab
-from tests.subscribers.conftest import Mesh, until
+from tests.subscribers.conftest import Mesh
+from tests.waiting import until
 
 Code = grpc.StatusCode
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rpc.events.groups import EventType, Group, event_types, replay
-from tests.subscribers.conftest import Mesh, until
+from tests.subscribers.conftest import Mesh
+from tests.waiting import until
 
 
 async def group_of(mesh: Mesh, method: str, service: str = "lab.v1.Shop") -> tuple[EventType, Group]:

@@ -23,14 +23,15 @@ from rpc.telemetry.messaging import MAX_LINKS, Producer, consumer_interceptor
 from rpc.telemetry.propagation import W3CPropagator
 from rpc.telemetry.sampling import HeadSampler, LinkedSampler, PresetIdGenerator
 from rpc.telemetry.tracing import Tracing
-from tests.events.stage import compile_stage, stage
+from tests.events.stage import STAGE, stage
+from tests.generated import compile_contract
 
 SAMPLED, UNSAMPLED = "01", "00"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _stage_code(tmp_path_factory: pytest.TempPathFactory) -> None:
-    stage.use(compile_stage(tmp_path_factory.mktemp("stage")))
+    stage.use(compile_contract(STAGE, tmp_path_factory.mktemp("stage")))
 
 
 class Arrived(NamedTuple):

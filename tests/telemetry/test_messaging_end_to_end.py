@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rpc.embedded import Broker
-from tests.events.stage import compile_stage
+from tests.events.stage import STAGE
+from tests.generated import compile_contract
 from tests.telemetry.otlp_receiver import OtlpReceiver, Span
 from tests.telemetry.processes import Mesh, traced, tree
 
@@ -38,7 +39,7 @@ def order(port: int, name: str, **headers: str) -> tuple[int, Any]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    code = compile_stage(tmp_path_factory.mktemp("stage"))
+    code = compile_contract(STAGE, tmp_path_factory.mktemp("stage"))
     with OtlpReceiver() as receiver, Broker(port=0) as broker:
         mesh = Mesh(receiver, broker, tmp_path_factory.mktemp("logs"), code)
         try:

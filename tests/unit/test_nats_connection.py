@@ -8,7 +8,7 @@ import pytest
 
 import rpc
 import rpc.transport.base
-from tests.integration.processes import until
+from tests.waiting import until
 
 
 class Recorder:
