@@ -8,7 +8,7 @@ BIN  := $(VENV)/bin
 PY   := $(BIN)/python
 ARGS ?=
 # Tests that run at once: most of them wait for other processes most of the time.
-PROCESSES ?= 3
+PROCESSES ?= 2
 # Directories are prerequisites as well: a deleted .proto changes its directory's time.
 PROTOS := $(shell find proto -mindepth 1 \( -type d -o -name '*.proto' \) 2>/dev/null)
 INSTALLED := $(VENV)/.installed

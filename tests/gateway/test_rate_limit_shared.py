@@ -25,6 +25,7 @@ from rpc.testing import MemoryMesh
 from tests.gateway.asgi import Client
 from tests.gateway.backends import RawBackend
 from tests.gateway.streaming import SERVICE, STREAMS
+from tests.integration.processes import freeze
 from tests.waiting import until
 
 ASK = f"/{SERVICE}/Ask"
@@ -208,7 +209,7 @@ async def test_a_broker_that_hangs() -> None:
             quota = Quota(10, 3600.0, None)
             assert (await table_of(client).take("a", quota)).is_allowed
             assert broker.pid is not None
-            os.kill(broker.pid, signal.SIGSTOP)
+            await freeze(broker.pid)
             try:
                 started = time.monotonic()
                 assert (await table_of(client).take("b", quota)).is_allowed

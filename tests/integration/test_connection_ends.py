@@ -18,6 +18,7 @@ import rpc
 from rpc import Call, MethodInfo, Refusal, StatusCode, StatusError
 from rpc.connections import make_connection
 from rpc.embedded import Broker
+from tests.integration.processes import freeze
 from tests.waiting import until
 
 SERVICE = "test.v1.Test"
@@ -86,7 +87,7 @@ async def test_a_server_that_stops_without_a_broker_does_not_come_back_with_it(
         stopping = asyncio.create_task(server.stop(None))
     else:
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
+        await freeze(broker.pid)
         stopping = asyncio.create_task(server.stop(None))
         await asyncio.sleep(0.2)
         assert not stopping.done()  # it waits for the broker to confirm that no more calls come
@@ -174,7 +175,7 @@ async def test_a_flush_waits_for_the_reconnect_but_not_for_ever(broker: Broker) 
 async def test_a_flush_ends_with_the_connection(broker: Broker) -> None:
     connection = await rpc.connect(broker.url)
     assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGSTOP)
+    await freeze(broker.pid)
     flush = asyncio.create_task(connection.flush())
     await asyncio.sleep(0.05)
     begin = time.monotonic()
@@ -189,7 +190,7 @@ async def test_publishing_into_a_full_buffer_can_be_cancelled(broker: Broker) ->
     """nats-py swallows the cancellation."""
     connection = await rpc.connect(broker.url)
     assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGSTOP)
+    await freeze(broker.pid)
 
     async def fill() -> None:
         while True:
@@ -314,7 +315,7 @@ async def test_what_a_connection_logs_has_no_context_of_a_call(broker: Broker) -
 async def test_many_small_messages_wait_for_a_broker_that_stands_still(broker: Broker) -> None:
     connection = await rpc.connect(broker.url)
     assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGSTOP)
+    await freeze(broker.pid)
     published = 0
 
     async def pump() -> None:

@@ -131,7 +131,7 @@ async def test_who_waits_for_a_broker_that_dies_hears_of_it_at_once() -> None:
         await objects.put("x", b"1")
         await values.create("x", b"1")
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
+        await freeze(broker.pid)
         asked = [asyncio.create_task(each) for each in (objects.get("x"), values.get("x"), objects.put("y", b"2"))]
         await asyncio.sleep(0)
         await asyncio.to_thread(broker.kill)
