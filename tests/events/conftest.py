@@ -68,6 +68,7 @@ class World:
 
     async def stored(self, event: str = "stage.v1.Placed") -> list[StoredMessage]:
         """All events of a type that the broker has."""
+        await self.connection.wait_connected()  # The broker may have come back for others sooner than for us.
         found: list[StoredMessage] = []
         while more := await self.js.read(
             self.subjects.jetstream("EVENTS", event), ">", start=found[-1].sequence + 1 if found else 1
@@ -76,10 +77,12 @@ class World:
         return found
 
     async def dead_letters(self) -> list[StoredMessage]:
+        await self.connection.wait_connected()
         return await self.js.read(self.subjects.jetstream("DEAD-LETTERS"), ">")
 
     async def consumer(self, group: str, event: str = "stage.v1.Placed") -> dict[str, Any]:
         """What the broker says of a group."""
+        await self.connection.wait_connected()
         stream = self.subjects.jetstream("EVENTS", event)
         return await self.js.request(f"CONSUMER.INFO.{stream}.{group}")
 
