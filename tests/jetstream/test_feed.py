@@ -9,6 +9,7 @@ from rpc.jetstream.consumers import ensure_consumer
 from rpc.jetstream.pull import PulledMessage, settle
 from rpc.jetstream.specs import ConsumerSpec, StreamSpec
 from rpc.jetstream.streams import ensure_stream
+from tests.waiting import until
 
 
 async def test_a_message_that_comes_again_while_it_is_settled_stops_nothing(js: JetStream, name: str) -> None:
@@ -80,4 +81,34 @@ async def test_a_message_that_comes_again_because_it_was_given_back_is_handled(j
     assert handled == [1, 2]
     await feed.stop_pulling()
     await feed.wait_idle(5)
+    await feed.close()
+
+
+async def test_what_is_handled_is_not_kept(js: JetStream, name: str) -> None:
+    """A worker lives for months: whatever it remembered of each message would add up."""
+    await ensure_stream(js, StreamSpec(name=name, subjects=(f"{name}.>",)), migrate=True)
+    await ensure_consumer(js, name, ConsumerSpec(name="M", description="a group", ack_wait=60), migrate=True)
+    handled: list[bytes] = []
+
+    async def handle(messages: Messages) -> None:
+        handled.extend(message.data for message in messages)
+        for message in messages:
+            await settle(js.connection, message)
+        if messages[0].data == b"bad":
+            raise ValueError
+
+    async def release(message: PulledMessage) -> None:
+        raise AssertionError(message)
+
+    async def repair() -> None:
+        raise AssertionError
+
+    feed = Feed(js.connection, name, "M", handle=handle, release=release, repair=repair, ack_wait=60)
+    await feed.start()
+    for number in range(20):
+        await js.publish(f"{name}.a", b"bad" if number == 7 else b"good", {})
+    await until(lambda: len(handled) == 20 and not feed.running)
+    assert not feed._held
+    assert not feed._waiting
+    await feed.stop_pulling()
     await feed.close()
