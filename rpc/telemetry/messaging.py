@@ -33,7 +33,7 @@ from rpc.telemetry.propagation import (
     unsampled,
     valid_traceparent,
 )
-from rpc.telemetry.tracing import MAX_DESCRIPTION, Tracing, outcome
+from rpc.telemetry.tracing import MAX_DESCRIPTION, Tracing, outcome, run_in_span
 
 if TYPE_CHECKING:
     from rpc.durable.context import DeliveredCall
@@ -169,18 +169,7 @@ def consumer_interceptor(tracing: Tracing, info: MethodInfo) -> Interceptor:
                 detach(token)
             return
         span = tracing.tracer.start_span(name, context, SpanKind.CONSUMER, of_delivery(delivered), links)
-        token = attach(set_span_in_context(span, context))
-        try:
-            await handler(call)
-        except BaseException as error:
-            if span.is_recording():
-                _end(span, call, error)
-            raise
-        else:
-            span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, "OK")
-        finally:
-            detach(token)
-            span.end()
+        await run_in_span(span, context, call, handler, _end)
 
     return process
 

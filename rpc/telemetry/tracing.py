@@ -176,12 +176,19 @@ async def _serve_recorded(tracing: Tracing, context: Context, call: Call, handle
             semconv.RPC_METHOD_ORIGINAL: info.full_name[:MAX_DESCRIPTION],
         }
         span = tracing.tracer.start_span(semconv.GRPC, context, SpanKind.SERVER, attributes)
+    await run_in_span(span, context, call, handler, _end_server)
+
+
+async def run_in_span(
+    span: Span, context: Context, call: Call, handler: Handler, fail: Callable[[Span, Call, BaseException], None]
+) -> None:
+    """Run a handler with a span that is current meanwhile, and end that; ``fail`` writes down what was raised."""
     token = attach(set_span_in_context(span, context))
     try:
         await handler(call)
     except BaseException as error:
         if span.is_recording():
-            _end_server(span, call, error)
+            fail(span, call, error)
         raise
     else:
         span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, "OK")
